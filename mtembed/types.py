@@ -1,0 +1,162 @@
+"""The types that travel, each named once.  Imports nothing else of the package, and neither torch nor pyarrow.
+
+Vocabulary: a *shard* is one input Parquet file; a *row group* of it holds one *cell* (a 10 km square, one GeoTIFF
+blob per *band*); a *fragment* is the square window of a cell that a model sees; its *footprint* is where its pixels
+are on the ground.  Rows and columns count in pixels of the finest band, from the upper-left corner.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+Source = Literal["S2L1C", "S2L2A", "S1RTC"]
+
+
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """How raw pixels become network input.
+
+    ``reflectance``: x / 10000.  ``rgb``: (clip(2.5 x / 10000, 0, 1) - mean) / std.  ``decibel``: 10 log10(max(x, 1e-10))
+    mapped from mean - 2 std .. mean + 2 std onto 0..1 and clipped; nodata, NaN, negatives and -inf give 0, +inf gives 1.
+    ``mean`` and ``std`` hold one value per band (empty for ``reflectance``).
+    """
+
+    rule: Literal["reflectance", "rgb", "decibel"]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataLine:
+    """One line of ``metadata.parquet`` about a row; ``timestamp`` is ``YYYYMMDDTHHMMSS``."""
+
+    product_id: str
+    timestamp: str
+    grid_cell: str
+    crs: str
+    parquet_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A reference to one row of one shard, and what the archive's metadata says about it."""
+
+    shard: int
+    row_group: int
+    metadata: tuple[MetadataLine, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """Where one decoded band lies in a slot: ``offset`` in bytes (a multiple of 64), native size in pixels."""
+
+    offset: int
+    rows: int
+    cols: int
+
+
+@dataclass(frozen=True, slots=True)
+class Georeference:
+    """The finest band's place on Earth, exactly as its GeoTIFF says: CRS ``EPSG:<epsg>``, corner and pixel in metres.
+
+    ``left``/``top`` is the outer corner of the upper-left pixel; rows go south (y = top - row * pixel_height).
+    """
+
+    epsg: int
+    left: float
+    top: float
+    pixel_width: float
+    pixel_height: float
+    rows: int
+    cols: int
+
+
+@dataclass(slots=True)
+class CellTiming:
+    """One row of ``timings/``: what became of a cell and how long each stage took (milliseconds)."""
+
+    shard: str
+    row_group: int | None
+    grid_cell: str = ""
+    product_id: str = ""
+    status: Literal["ok", "failed"] = "ok"
+    stage: str = ""
+    error: str = ""
+    warnings: tuple[str, ...] = ()
+    attempts: int = 1
+    fragments: int = 0
+    bytes_in: int = 0
+    encoding: str = ""
+    device: str = ""
+    worker: str = ""
+    read: float = 0.0
+    decode: float = 0.0
+    ring_wait: float = 0.0
+    upload: float = 0.0
+    preprocess: float = 0.0
+    forward: float = 0.0
+    download: float = 0.0
+    write: float = 0.0
+    total: float = 0.0
+    started: float = 0.0
+
+
+@dataclass(slots=True)
+class CellRecord:
+    """Everything about one decoded cell but its pixels and its vectors: what the writer needs to make its rows.
+
+    ``offsets`` is int32 [n, 2], the (row, col) of each fragment's upper-left pixel, row-major; ``size`` is the
+    fragment's side in pixels.  ``nodata``, ``saturated`` and ``cloud`` are float32 [n] shares in 0..1 (``--extras``).
+    """
+
+    row_group: int
+    product_id: str
+    grid_cell: str
+    timestamp: str
+    georeference: Georeference
+    size: int
+    offsets: npt.NDArray[np.int32]
+    baseline: str = ""
+    offset_removed: bool = False
+    parquet_url: str = ""
+    nodata: FloatArray | None = None
+    saturated: FloatArray | None = None
+    cloud: FloatArray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedCell:
+    """A cell whose bands lie in a slot: the planes in the model's band order, and what to know to use them.
+
+    ``subtract`` is the radiometric offset to take off (0 or 1000), ``nodata_value`` the GeoTIFF tag or None.
+    """
+
+    planes: tuple[Plane, ...]
+    dtype: Literal["uint16", "float32"]
+    record: CellRecord
+    subtract: int = 0
+    nodata_value: float | None = None
+
+
+@dataclass(slots=True)
+class RunSummary:
+    """What ``mtembed.embed`` returns."""
+
+    output: str
+    model: str
+    source: str
+    cells: int = 0
+    failed: int = 0
+    skipped: int = 0
+    embeddings: int = 0
+    seconds: float = 0.0
+    exit_code: int = 0
+    message: str = ""
+    new_cells: int = 0
+    limiting_stage: str = ""
+    notes: list[str] = field(default_factory=list)
