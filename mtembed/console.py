@@ -1,0 +1,169 @@
+"""What a run looks like: a live table on a terminal, plain lines elsewhere, one JSON object per line on request."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any, Literal, Protocol
+
+from mtembed.errors import MtembedError
+from mtembed.progress import ADVICE, Progress
+from mtembed.types import RunSummary
+
+PLAIN_EVERY_S = 30.0
+JSON_EVERY_S = 1.0
+Mode = Literal["live", "plain", "json", "quiet"]
+
+
+class View(Protocol):
+    """Shows a run while it lasts."""
+
+    def tick(self, progress: Progress) -> None: ...
+    def note(self, text: str) -> None: ...
+    def close(self) -> None: ...
+
+
+def mode(as_json: bool, quiet: bool) -> Mode:
+    if as_json:
+        return "json"
+    if quiet:
+        return "quiet"
+    return "live" if sys.stderr.isatty() else "plain"
+
+
+def view(kind: Mode) -> View:
+    if kind == "live":
+        from mtembed.live import LiveView
+
+        return LiveView()
+    return {"plain": PlainView, "json": JsonView, "quiet": QuietView}[kind]()
+
+
+class QuietView:
+    """Nothing but errors."""
+
+    def tick(self, progress: Progress) -> None:
+        del progress
+
+    def note(self, text: str) -> None:
+        del text
+
+    def close(self) -> None:
+        return
+
+
+class PlainView:
+    """A line every half minute, on stderr."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + PLAIN_EVERY_S
+
+    def tick(self, progress: Progress) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + PLAIN_EVERY_S
+        say(progress_line(progress))
+
+    def note(self, text: str) -> None:
+        say(text)
+
+    def close(self) -> None:
+        return
+
+
+class JsonView:
+    """One event per line on stdout."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def tick(self, progress: Progress) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + JSON_EVERY_S
+        emit({"event": "progress", **progress_facts(progress)})
+
+    def note(self, text: str) -> None:
+        emit({"event": "note", "text": text})
+
+    def close(self) -> None:
+        return
+
+
+def progress_facts(progress: Progress) -> dict[str, Any]:
+    """The live numbers as plain data."""
+    eta = progress.eta_s
+    return {
+        "cells_done": progress.done,
+        "cells_failed": progress.failed,
+        "cells_remaining": max(0, progress.total - progress.resumed - progress.done - progress.failed),
+        "shards_done": progress.shards_done,
+        "shards": progress.shards,
+        "cells_per_s": round(progress.cells_per_s, 3),
+        "bytes_per_s": round(progress.bytes_per_s),
+        "eta_s": None if eta is None else round(eta),
+        "busy": {kind: round(share, 3) for kind, share in progress.busy.items()},
+        "queue": {"ready": progress.ready, "free_slots": progress.free},
+        "worker_deaths": progress.deaths,
+        "limiting": progress.limiting,
+        "elapsed_s": round(progress.elapsed_s, 1),
+    }
+
+
+def progress_line(progress: Progress) -> str:
+    facts = progress_facts(progress)
+    left = "" if facts["eta_s"] is None else f", {duration(facts['eta_s'])} left"
+    failed = f", {facts['cells_failed']} failed" if facts["cells_failed"] else ""
+    return (
+        f"{facts['cells_done']} cells done{failed}, {facts['cells_remaining']} to go, "
+        f"{facts['cells_per_s']:.2f} cells/s, {facts['bytes_per_s'] / 1e9:.3f} GB/s{left}; {ADVICE[progress.limiting]}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """'3 h 05 min', '4 min 10 s' or '12 s'."""
+    seconds = round(seconds)
+    if seconds >= 3600:
+        return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+    if seconds >= 60:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds} s"
+
+
+def summary(result: RunSummary, kind: Mode) -> None:
+    """The end of a run."""
+    if kind == "json":
+        emit({"event": "end", **summary_facts(result)})
+        return
+    if kind == "quiet":
+        return
+    if result.message:
+        say(result.message)
+    rate = f" at {result.new_cells / result.seconds:.2f} cells/s" if result.new_cells else ""
+    say(
+        f"{result.output}: {result.embeddings} embeddings of {result.cells} cells"
+        + (f", {result.new_cells} of them now in {duration(result.seconds)}{rate}" if result.new_cells else "")
+    )
+    if result.failed:
+        say(f"{result.failed} cells failed and are listed in {result.output}/failures.jsonl; --retry-failed tries them again")
+
+
+def summary_facts(result: RunSummary) -> dict[str, Any]:
+    names = ("output", "model", "source", "cells", "failed", "embeddings", "new_cells", "seconds", "exit_code", "message")
+    return {name: getattr(result, name) for name in names}
+
+
+def fail(error: MtembedError, kind: Mode) -> None:
+    """An error: one sentence on stderr."""
+    if kind == "json":
+        emit({"event": "error", "error": type(error).__name__, "message": str(error), "exit_code": error.exit_code})
+    say(f"mtembed: {error}")
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def emit(event: dict[str, Any]) -> None:
+    print(json.dumps(event, ensure_ascii=False), flush=True)

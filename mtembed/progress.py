@@ -1,0 +1,113 @@
+"""What a running pipeline knows about itself: counts, rates, and the stage that limits it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from mtembed.types import CellTiming
+from mtembed.workers import Worker
+
+WINDOW_S = 30.0
+ADVICE = {
+    "decode": "decoding limits the run: more --workers or a faster disk would help",
+    "device": "the model limits the run: the device is busy, everything else waits for it",
+    "write": "writing limits the run: a faster disk for --output would help",
+    "start": "starting: workers are loading",
+}
+
+
+@dataclass(slots=True)
+class Progress:
+    """Counts of this start unless named otherwise; ``known`` cells are those of shards opened so far."""
+
+    shards: int = 0
+    shards_done: int = 0
+    known: int = 0
+    done: int = 0
+    failed: int = 0
+    resumed: int = 0
+    failed_before: int = 0
+    embeddings: int = 0
+    bytes_in: int = 0
+    deaths: int = 0
+    ready: int = 0
+    free: int = 0
+    unopened: int = 0
+    stopping: bool = False
+    limiting: str = "start"
+    busy: dict[str, float] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+    _recent: deque[tuple[float, int, int]] = field(default_factory=deque)
+    _busy_before: dict[str, float] = field(default_factory=dict)
+    _observed: float = 0.0
+
+    def count(self, timing: CellTiming) -> None:
+        """One more cell is safe on disk."""
+        if timing.status == "ok":
+            self.done += 1
+            self.embeddings += timing.fragments
+        else:
+            self.failed += 1
+        self.bytes_in += timing.bytes_in
+
+    def observe(self, workers: Iterable[Worker], unopened: int) -> None:
+        """Look at the workers about once a second: share of time each kind was busy, and what limits."""
+        self.unopened = unopened
+        now = time.monotonic()
+        if now - self._observed < 1.0:
+            return
+        self._recent.append((now, self.done, self.bytes_in))
+        while self._recent[0][0] < now - WINDOW_S and len(self._recent) > 2:
+            self._recent.popleft()
+        self._utilisation(list(workers), now)
+        self._observed = now
+        self.limiting = self._limiting()
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self.started
+
+    @property
+    def cells_per_s(self) -> float:
+        """Over the last half minute."""
+        return self._rate(1)
+
+    @property
+    def bytes_per_s(self) -> float:
+        return self._rate(2)
+
+    @property
+    def total(self) -> int:
+        """Cells of this start, shards not yet opened counted like the average of those opened."""
+        opened = max(1, self.shards - self.unopened)
+        return self.known + round(self.known / opened * self.unopened)
+
+    @property
+    def eta_s(self) -> float | None:
+        rate, left = self.cells_per_s, self.total - self.resumed - self.done - self.failed
+        return left / rate if rate > 0 else None
+
+    def _rate(self, column: int) -> float:
+        if len(self._recent) < 2:
+            return 0.0
+        first, last = self._recent[0], self._recent[-1]
+        return (last[column] - first[column]) / max(1e-9, last[0] - first[0])
+
+    def _utilisation(self, workers: list[Worker], now: float) -> None:
+        for kind in ("decode", "device", "write"):
+            mine = [w for w in workers if w.kind == kind]
+            busy = sum(w.busy_s + (now - w.busy_since if w.tasks else 0.0) for w in mine)
+            if self._observed and mine:
+                share = (busy - self._busy_before.get(kind, 0.0)) / (now - self._observed) / len(mine)
+                self.busy[kind] = min(1.0, max(0.0, share))
+            self._busy_before[kind] = busy
+
+    def _limiting(self) -> str:
+        if not self.done and not self.failed:
+            return "start"
+        if self.ready or self.busy.get("device", 0) > 0.9:
+            return "device"
+        return max(("decode", "write", "device"), key=lambda kind: self.busy.get(kind, 0.0))

@@ -1,0 +1,342 @@
+"""One run from options to a finished dataset: resolve, lock, start the pipeline, keep the manifest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mtembed import card, errors, layout, models, weights, workers
+from mtembed.config import RunConfig
+from mtembed.dataset import Dataset, now, output_problem, read_json, write_atomically, write_json
+from mtembed.decode import DecodeJob
+from mtembed.errors import MtembedError, OutputError, SettingsError, UsageError, WorkerError
+from mtembed.manifest import describe, totals
+from mtembed.messages import DeviceJob
+from mtembed.models import ModelSpec
+from mtembed.pipeline import Crew, Pipeline, Work
+from mtembed.progress import Progress
+from mtembed.ring import Ring
+from mtembed.settings import Settings, check_same, cpu_layout, resolve
+from mtembed.source import Selection, check_metadata, find_metadata, find_shards, fingerprint, read_cell_list
+from mtembed.types import RunSummary, Source
+from mtembed.weights import Weights
+from mtembed.worker import Job
+from mtembed.workers import Fatal, Ready, Worker
+from mtembed.writer import WriteJob, read_facts, read_timings
+
+MANIFEST_EVERY_S = 30.0
+Tick = Callable[[Progress], None]
+
+
+@dataclass(slots=True)
+class Plan:
+    """What is known before any worker starts: the input, the model and the output folder."""
+
+    config: RunConfig
+    spec: ModelSpec
+    shards: list[Path]
+    mine: list[int]
+    peek: layout.Peek
+    dataset: Dataset
+    earlier: dict[str, Any] | None
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def source(self) -> Source:
+        return self.peek.source
+
+
+def plan(config: RunConfig) -> Plan:
+    """Look at the options, the input and the output folder.  Raises UsageError and SettingsError; writes nothing."""
+    spec = models.get(config.model)
+    spec.require_size(config.fragment_size or spec.size)
+    if config.metadata:
+        check_metadata(Path(config.metadata))
+    if config.cells and not Path(config.cells).is_file():
+        raise UsageError(f"--cells {config.cells} does not exist: give a text or Parquet file of cells")
+    shards = find_shards(config.shards)
+    mine = list(range(config.shard_index, len(shards), config.shard_count))
+    dataset = Dataset(Path(config.output or f"embeddings-{spec.name}"), config.shard_index, config.shard_count)
+    earlier = None if config.fresh else _earlier(dataset)
+    peek = layout.peek(shards, spec)
+    result = Plan(config, spec, shards, mine, peek, dataset, earlier)
+    if not spec.recommends(peek.source):
+        result.warnings.append(f"{spec.name} was made for {spec.source}; this is {peek.source}")
+    if not config.metadata and find_metadata(shards[0]) is None:
+        result.warnings.append("no metadata.parquet was found: time stamps come from the shards themselves")
+    return result
+
+
+class Run:
+    """``execute`` embeds; ``stop`` (from a signal handler) ends it gracefully."""
+
+    def __init__(self, plan: Plan, on_tick: Tick | None = None, on_note: Callable[[str], None] | None = None) -> None:
+        self.plan = plan
+        self.on_tick = on_tick or (lambda progress: None)
+        self.on_note = on_note or (lambda note: None)
+        self.manifest: dict[str, Any] = {}
+        self.shards: dict[str, dict[str, Any]] = {}
+        self._pipeline: Pipeline | None = None
+        self._stopping = False
+        self._saved = 0.0
+
+    def stop(self) -> None:
+        self._stopping = True
+        if self._pipeline:
+            self._pipeline.stop()
+
+    def execute(self) -> RunSummary:
+        """Embed what is left.  Raises MtembedError; what was finished is safe whatever happens."""
+        dataset = self.plan.dataset
+        dataset.create()
+        with dataset.locked():
+            try:
+                return self._locked()
+            except OSError as error:
+                raise OutputError(output_problem(dataset.root, error)) from error
+
+    def _locked(self) -> RunSummary:
+        plan, config = self.plan, self.plan.config
+        if config.fresh:
+            plan.dataset.clear([plan.shards[i].stem for i in plan.mine] if config.shard_count > 1 else None)
+        started = time.monotonic()
+        found = self._weights()
+        settings = resolve(config, plan.spec, plan.source, found, (plan.earlier or {}).get("settings", {}))
+        done = self._resume(settings)
+        self.manifest |= describe(plan.spec, settings, plan.peek.side)
+        self.manifest["warnings"] = plan.warnings
+        self._save()
+        for warning in plan.warnings:
+            self.on_note(warning)
+        pipeline = None
+        if set(plan.mine) - done.keys():
+            pipeline = self._embed(settings, found, done)
+        return self._finish(pipeline, time.monotonic() - started)
+
+    # -- before -------------------------------------------------------------------------------------------------
+
+    def _weights(self) -> Weights:
+        """Weights are looked for in a process of their own: the publishing libraries load torch."""
+        spec, option = self.plan.spec, self.plan.config.weights
+        if option is not None or spec.published is None:
+            return weights.resolve(spec, option)
+        self.on_note(f"looking for {spec.published.file}")
+        worker = workers.start("fetch", "fetch-0", Job((), spec.name))
+        try:
+            message = worker.connection.recv()
+        except EOFError:
+            raise WorkerError(f"the weights could not be looked for: the process {worker.cause_of_death()}") from None
+        finally:
+            worker.close()
+        if isinstance(message, Fatal):
+            raise getattr(errors, message.error, MtembedError)(message.message)
+        found: Weights = message.details["weights"]
+        return found
+
+    def _resume(self, settings: Settings) -> dict[int, int]:
+        """Shards that are done, with their number of selected cells.  Raises SettingsError if they do not fit."""
+        plan, dataset = self.plan, self.plan.dataset
+        folder = str(dataset.root)
+        self.manifest = dict(plan.earlier or {"started": now(), "runs": 0, "devices": [], "notes": {}})
+        if plan.earlier:
+            check_same(settings, plan.earlier["settings"], folder)
+        _check_siblings(dataset, settings, folder)
+        self.manifest["runs"] += 1
+        names = [path.name for path in plan.shards]
+        if settings.limit is not None and plan.earlier and plan.earlier.get("input") != names:
+            raise SettingsError(f"{folder} was made with --limit from other shards: name the same ones, or use --fresh")
+        self.manifest["input"] = names if settings.limit is not None else None
+        present = dataset.done_stems()
+        recorded = self.manifest.get("shards", {})
+        if present and not plan.earlier and dataset.count == 1:
+            raise SettingsError(f"{folder} has parts but no manifest: choose another --output, or start over with --fresh")
+        self.shards = {stem: facts for stem, facts in recorded.items() if stem in present}
+        done: dict[int, int] = {}
+        for index, path in enumerate(plan.shards):
+            if path.stem in present and (index in set(plan.mine) or settings.limit is not None):
+                facts = self.shards.get(path.stem) or read_facts(dataset.timings(path.stem))
+                _check_unchanged(path, facts)
+                if index % dataset.count == dataset.index:
+                    self.shards[path.stem] = facts
+                if not (plan.config.retry_failed and facts["failed"]):
+                    done[index] = facts["cells"] + facts["failed"]
+        return done
+
+    # -- the pipeline -------------------------------------------------------------------------------------------
+
+    def _embed(self, settings: Settings, found: Weights, done: dict[int, int]) -> Pipeline:
+        plan, config = self.plan, self.plan.config
+        shapes = layout.rings(plan.peek, plan.spec, settings, config)
+        rings = [Ring.create(shape) for shape in shapes]
+        try:
+            work = Work(plan.shards, frozenset(plan.mine), done, settings.limit, config.retry_failed)
+            self._pipeline = Pipeline(
+                work,
+                self._crews(settings, found, rings),
+                [shape.slots for shape in shapes],
+                max_failures=config.max_failures,
+                stall_timeout=config.stall_timeout,
+                on_part=self._part_done,
+                on_note=self._noted,
+                on_tick=self._tick,
+            )
+            if self._stopping:
+                self._pipeline.stop()
+            self._pipeline.run()
+            return self._pipeline
+        finally:
+            for ring in rings:
+                ring.close()
+            self._finish_files()
+
+    def _crews(self, settings: Settings, found: Weights, rings: list[Ring]) -> dict[str, Crew]:
+        plan, config = self.plan, self.plan.config
+        bands = plan.spec.bands_for(plan.source)
+        shared = tuple((ring.fd, ring.shape) for ring in rings)
+        descriptors = [ring.fd for ring in rings]
+        decode = DecodeJob(
+            plan.source, bands, settings.fragment_size, settings.overlap, settings.border_shift,
+            settings.offset == "remove", settings.max_nodata, settings.extras,
+        )  # fmt: skip
+        selection = Selection(config.bbox, read_cell_list(Path(config.cells)) if config.cells else None)
+        metadata = Path(config.metadata) if config.metadata else None
+        to_decode = Job(shared, {"decode": decode, "metadata": metadata, "selection": selection})
+        to_embed = DeviceJob(
+            plan.spec.name, plan.source, found, settings.fragment_size, settings.precision, settings.batch,
+            settings.threads, "precision_check" not in self.manifest["notes"],
+        )  # fmt: skip
+        to_write = Job(
+            shared,
+            WriteJob(
+                plan.dataset.root, plan.dataset.index, plan.dataset.count, plan.spec.dim, config.dtype, config.extras,
+                settings.id,
+            ),
+        )  # fmt: skip
+        threads = {"OMP_NUM_THREADS": str(settings.threads), "MKL_NUM_THREADS": str(settings.threads)}
+
+        def start_device(name: str, lane: int) -> Worker:
+            job = Job(shared, to_embed if name == "device-0" else layout.unchecked(to_embed))
+            return workers.start("device", name, job, descriptors, threads)
+
+        lock = plan.dataset.lock_fd
+        counts = layout.crew_sizes(plan.spec, settings, config)
+        return {
+            "decode": Crew(lambda name, lane: workers.start("decode", name, to_decode, descriptors), counts.decode, 2),
+            "device": Crew(start_device, counts.device, 2),
+            "write": Crew(lambda name, lane: workers.start("write", name, to_write, [*descriptors, lock]), counts.write, 1),
+        }
+
+    def _part_done(self, facts: dict[str, Any]) -> None:
+        self.shards[Path(facts["shard"]).stem] = facts
+
+    def _noted(self, notes: Mapping[str, Any]) -> None:
+        device = notes.get("device", {}).get("device")
+        if device and device not in self.manifest["devices"]:
+            self.manifest["devices"].append(device)
+        if "precision_check" in notes:
+            self.manifest["notes"]["precision_check"] = notes["precision_check"]
+
+    def _tick(self, progress: Progress) -> None:
+        if time.monotonic() - self._saved > MANIFEST_EVERY_S:
+            self._save()
+        self.on_tick(progress)
+
+    # -- after --------------------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        self.manifest["shards"] = dict(sorted(self.shards.items()))
+        self.manifest["totals"] = totals(self.shards)
+        write_json(self.plan.dataset.manifest_path, self.manifest)
+        self._saved = time.monotonic()
+
+    def _finish_files(self) -> None:
+        """Manifest, failures and card as they stand; also after an error, as far as the folder still takes them."""
+        try:
+            self.manifest["ended"] = now()
+            self._save()
+            write_atomically(self.plan.dataset.failures_path, _failures(self.plan.dataset, self.shards))
+            write_atomically(self.plan.dataset.root / "README.md", card.render(self.manifest))
+        except OSError as error:
+            if not self.plan.dataset.root.exists():
+                return
+            raise OutputError(output_problem(self.plan.dataset.root, error)) from error
+
+    def _finish(self, pipeline: Pipeline | None, seconds: float) -> RunSummary:
+        dataset, sums = self.plan.dataset, totals(self.shards)
+        progress = pipeline.progress if pipeline else Progress()
+        summary = RunSummary(
+            str(dataset.root), self.plan.spec.name, self.plan.source, cells=sums["cells"], failed=sums["failed"],
+            embeddings=sums["embeddings"], seconds=seconds, new_cells=progress.done, limiting_stage=progress.limiting,
+        )  # fmt: skip
+        if pipeline is None:
+            summary.message = "nothing to do: every cell that was asked for is there already"
+        if pipeline is not None and progress.done:
+            self.manifest["seconds"] = self.manifest.get("seconds", 0.0) + seconds
+            self.manifest["cells_per_s"] = round(sums["cells"] / self.manifest["seconds"], 4)
+            self._save()
+        if pipeline is not None and not pipeline.finished:
+            summary.exit_code = 130
+            summary.message = "interrupted; run the same command again to go on"
+        elif sums["failed"]:
+            summary.exit_code = 3
+        if pipeline is None and not dataset.failures_path.exists():
+            self._finish_files()
+        return summary
+
+
+def embed(shards: str | Path | Iterable[str | Path], model: str, **options: Any) -> RunSummary:
+    """Embed Major TOM Core shards; the same as ``mtembed run``, without printing.
+
+    ``shards`` are files, folders or globs; ``options`` are the fields of ``config.RunConfig``.  Works from notebooks
+    and from scripts without a main guard.  Returns a RunSummary, also when some cells failed; raises MtembedError.
+    """
+    names = (shards,) if isinstance(shards, (str, Path)) else tuple(shards)
+    config = RunConfig(shards=tuple(str(name) for name in names), model=model, **options)
+    return Run(plan(config)).execute()
+
+
+def _earlier(dataset: Dataset) -> dict[str, Any] | None:
+    return read_json(dataset.manifest_path) if dataset.manifest_path.exists() else None
+
+
+def _check_siblings(dataset: Dataset, settings: Settings, folder: str) -> None:
+    """Other processes' manifests in a shared folder must have been made with the same settings."""
+    for path in dataset.siblings():
+        if path != dataset.manifest_path:
+            check_same(settings, read_json(path)["settings"], folder)
+
+
+def _check_unchanged(path: Path, facts: Mapping[str, Any]) -> None:
+    """A finished shard by size and time stamp; only where the stamp differs is the footer read."""
+    if not facts["size"]:
+        return  # it could not be opened then
+    stat = path.stat()
+    if (stat.st_size, stat.st_mtime_ns) == (facts["size"], facts["mtime_ns"]):
+        return
+    if stat.st_size != facts["size"] or fingerprint(path, facts["rows"]).footer_sha256 != facts["footer_sha256"]:
+        raise SettingsError(
+            f"{path.name} has changed since it was embedded: choose another --output, or start over with --fresh"
+        )
+
+
+def _failures(dataset: Dataset, shards: Mapping[str, Mapping[str, Any]]) -> str:
+    """``failures.jsonl``, derived from the timings of the shards that have any."""
+    lines = []
+    for stem in sorted(stem for stem, facts in shards.items() if facts["failed"]):
+        for timing in read_timings(dataset.timings(stem))[0].values():
+            if timing.status == "failed":
+                names = ("shard", "row_group", "grid_cell", "product_id", "stage", "error")
+                lines.append(json.dumps({name: getattr(timing, name) for name in names}, ensure_ascii=False) + "\n")
+    return "".join(lines)
+
+
+def free_bytes(folder: Path) -> int:
+    """Free space where ``folder`` is or will be."""
+    while not folder.exists():
+        folder = folder.absolute().parent
+    return shutil.disk_usage(folder).free

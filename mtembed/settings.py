@@ -1,0 +1,135 @@
+"""What decides the bytes of a dataset: resolved once, kept in the manifest, and held to on every later start."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtembed import machine
+from mtembed.config import RunConfig
+from mtembed.errors import SettingsError, UsageError
+from mtembed.models import ModelSpec
+from mtembed.types import Source
+from mtembed.weights import Weights
+
+CONV_BATCH = 8  # fragments per forward on CPU: what fits the caches (measured with bench/, see docs)
+VIT_BATCH = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every value that can change a byte under ``embeddings/`` (beside versions of libraries and the processor)."""
+
+    model: str
+    weights: str
+    weights_sha256: str
+    source: Source
+    fragment_size: int
+    overlap: float
+    border_shift: bool
+    offset: str
+    max_nodata: float
+    dtype: str
+    extras: bool
+    bbox: tuple[float, ...] | None
+    cells_sha256: str | None
+    limit: int | None
+    shard_count: int
+    precision: str
+    engine: str
+    device: str
+    batch: int
+    threads: int
+
+    @property
+    def id(self) -> str:
+        """A short digest of all values."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def as_json(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return content
+
+
+OPTION_OF = {"weights_sha256": "weights", "cells_sha256": "cells", "engine": "engine"}
+
+
+def resolve(config: RunConfig, spec: ModelSpec, source: Source, weights: Weights, earlier: Mapping[str, Any]) -> Settings:
+    """Settings of this run: the user's words, else an earlier run's choice, else the machine's fixed properties."""
+    device = "cuda" if config.gpus or config.device == "cuda" else "cpu" if config.device == "cpu" else None
+    device = device or earlier.get("device") or ("cuda" if machine.visible_gpus() else "cpu")
+    if device == "cuda" and not machine.visible_gpus():
+        raise UsageError("no NVIDIA GPU is visible: use --device cpu (a dataset begun on a GPU can only go on on one)")
+    named = None if config.precision == "auto" else config.precision
+    precision = named or earlier.get("precision") or automatic_precision(spec, device)
+    engine = (None if config.engine == "auto" else config.engine) or earlier.get("engine") or "torch"
+    return Settings(
+        model=spec.name,
+        weights=weights.label,
+        weights_sha256=weights.sha256,
+        source=source,
+        fragment_size=config.fragment_size or spec.size,
+        overlap=config.overlap,
+        border_shift=config.border_shift,
+        offset=config.offset,
+        max_nodata=config.max_nodata,
+        dtype=config.dtype,
+        extras=config.extras,
+        bbox=config.bbox,
+        cells_sha256=None if config.cells is None else hashlib.sha256(Path(config.cells).read_bytes()).hexdigest(),
+        limit=config.limit,
+        shard_count=config.shard_count,
+        precision=precision,
+        engine=engine,
+        device=device,
+        batch=config.batch or earlier.get("batch") or automatic_batch(spec, device),
+        threads=earlier.get("threads") or cpu_layout(spec)[1],
+    )
+
+
+def automatic_precision(spec: ModelSpec, device: str) -> str:
+    """16 bit where the device has fast units for it; random convolution features stay fp32."""
+    if spec.kind == "rcf":
+        return "fp32"
+    if device == "cuda":
+        return "fp16" if spec.kind == "conv" else "bf16"
+    return "bf16" if machine.fast_bf16() else "fp32"
+
+
+def automatic_batch(spec: ModelSpec, device: str) -> int:
+    if device == "cuda":
+        return {"conv": 512, "rcf": 512, "vit": 256 if spec.weight_bytes < 1 << 30 else 64}[spec.kind]
+    return CONV_BATCH if spec.kind != "vit" else VIT_BATCH
+
+
+def cpu_layout(spec: ModelSpec) -> tuple[int, int]:
+    """Processes and threads of each on CPU: one thread each where the model fits that often into half the memory."""
+    cores = machine.cores()
+    footprint = 2 * spec.weight_bytes + (1 << 30)  # weights while they are being prepared, activations, libraries
+    processes = max(1, min(cores, machine.memory_bytes() // 2 // footprint))
+    return processes, max(1, cores // processes)
+
+
+def check_same(settings: Settings, earlier: Mapping[str, Any], folder: str) -> None:
+    """Raises SettingsError naming every setting in which this run differs from the one that made the folder."""
+    current = settings.as_json()
+    differing = [
+        f"{OPTION_OF.get(name, name).replace('_', '-')} was {_shown(earlier.get(name))}, is now {_shown(value)}"
+        for name, value in current.items()
+        if earlier.get(name) != value
+    ]
+    if differing:
+        raise SettingsError(
+            f"{folder} was made with other settings ({'; '.join(dict.fromkeys(differing))}): "
+            "repeat them, choose another --output, or start over with --fresh"
+        )
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else value[:12] if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,252 @@
+"""Where weights come from and what their files hold.  Imports no torch, timm or torchgeo before they are needed.
+
+``resolve`` turns ``--weights`` into a ``Weights`` record: a file on disk with its sha256, or a seed.  ``read_state``
+reads such a file into timm's keys, whatever layout the libraries published it in, and ``require_fit`` compares it with
+the network it is for.  ``random:SEED`` can be repeated without this package::
+
+    torch.manual_seed(SEED)
+    timm.create_model(architecture, pretrained=False, num_classes=0)  # resnet50: in_chans=C, zero_init_last=False
+
+at the network's native size (518 px for ``vit_base_patch14_dinov2``); a position embedding is then resampled as a
+published file's is.  For ``rcf`` it is the seed of numpy's PCG64, 1 by default.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtembed.errors import UsageError, WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mtembed.models.base import KeyLayout, ModelSpec, PublishedWeights
+
+log = logging.getLogger(__name__)
+
+RANDOM = "random:"
+_NAMED_KEYS = 3
+_WRAPPERS = ("state_dict", "model")
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Weights to build a network from: either a file (``path``, ``sha256``) or a ``seed``.
+
+    ``label`` goes into the manifest: the file's name without its folder, or ``random:SEED``; ``sha256`` is the file's
+    (hex), empty for a seed.
+    """
+
+    label: str
+    sha256: str
+    path: Path | None
+    seed: int | None
+
+
+def resolve(spec: ModelSpec, option: str | None) -> Weights:
+    """Return the weights that ``--weights OPTION`` means for a model; None means the published ones.
+
+    Published weights are taken from the cache of the library that publishes them, or downloaded into it, and verified.
+    Raises ``UsageError`` for a bad option and ``WeightsError`` if the weights cannot be had or are damaged.
+    """
+    if option is None:
+        return _published(spec)
+    if option.startswith(RANDOM):
+        return _seeded(option)
+    if spec.published is None:
+        raise UsageError(f"{spec.name} has no weights file; leave --weights out or give random:SEED.")
+    path = Path(option)
+    if not path.is_file():
+        raise UsageError(f"The weights file {option} does not exist; check --weights.")
+    return Weights(path.name, file_sha256(path), path, None)
+
+
+def _seeded(option: str) -> Weights:
+    text = option.removeprefix(RANDOM)
+    if not (text.isascii() and text.isdecimal()) or int(text) >= 2**63:
+        raise UsageError(f"--weights {option} has no usable seed; write random:SEED with a whole number below 2^63.")
+    return Weights(f"{RANDOM}{int(text)}", "", None, int(text))
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file in hex; raise ``WeightsError`` if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"The weights file {path.name} cannot be read ({error}); check its permissions.") from error
+
+
+# Published weights
+
+
+def _published(spec: ModelSpec) -> Weights:
+    published = spec.published
+    if published is None:
+        return _seeded(f"{RANDOM}1")
+    from_torchgeo = published.library == "torchgeo"
+    path = _torch_hub_file(published) if from_torchgeo else _hub_cache_file(published)
+    if path is None or not path.is_file():
+        path = _downloaded(spec, published)
+    digest = file_sha256(path)
+    # torch hub writes the first digits of the sha256 into the name; the HF cache names its blobs by the whole.
+    promised = path.stem.rpartition("-")[2] if from_torchgeo else path.resolve().name
+    if not digest.startswith(promised) and (from_torchgeo or len(promised) == len(digest)):
+        raise WeightsError(f"{path.name} of {spec.name} in {path.parent} is damaged; delete it and start again.")
+    return Weights(path.name, digest, path, None)
+
+
+def _torch_hub_file(published: PublishedWeights) -> Path:
+    """Return where torch hub keeps the file (``torch.hub.get_dir()``, without importing torch)."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
+    home = Path(os.environ.get("TORCH_HOME", cache / "torch"))
+    return home.expanduser() / "hub" / "checkpoints" / published.file
+
+
+def _hub_cache_file(published: PublishedWeights) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(published.repository, published.file)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _downloaded(spec: ModelSpec, published: PublishedWeights) -> Path:
+    log.info("downloading %s of %s from %s", published.file, spec.name, published.page)
+    fetch = _from_torchgeo if published.library == "torchgeo" else _from_timm
+    try:
+        return fetch(published)
+    except Exception as error:  # torch hub, urllib, httpx and huggingface_hub each raise their own
+        raise WeightsError(
+            f"{published.file} of {spec.name} cannot be downloaded ({type(error).__name__}); fetch it from "
+            f"{published.page} on a connected machine and name it with --weights FILE."
+        ) from error
+
+
+def _from_torchgeo(published: PublishedWeights) -> Path:
+    import torch.hub
+    import torchgeo.models
+
+    enum, _, member = published.entry.partition(".")
+    url = getattr(torchgeo.models, enum)[member].url
+    path = _torch_hub_file(published)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2], progress=False)
+    return path
+
+
+def _from_timm(published: PublishedWeights) -> Path:
+    import timm
+    from huggingface_hub import hf_hub_download
+
+    config: Any = timm.models.get_pretrained_cfg(published.entry)
+    return Path(hf_hub_download(config.hf_hub_id, published.file))
+
+
+# Files
+
+
+def read_state(path: Path, layouts: Iterable[KeyLayout]) -> dict[str, Tensor]:
+    """Read the tensors of a weights file that a network needs, as float32 on the CPU, under timm's keys.
+
+    ``layouts`` are tried in order, the first whose mark is found counts.  Tensors that it drops are not read (of a
+    .safetensors file) or not touched (of a memory-mapped .pth).  Raises ``WeightsError`` if the file is not one of
+    plain tensors, holds keys that its layout does not know, or values that are not finite.
+    """
+    read = _read_safetensors if path.suffix == ".safetensors" else _read_pickle
+    try:
+        layout, state, unknown = read(path, tuple(layouts))
+    except Exception as error:  # safetensors, zipfile, pickle and torch each raise their own
+        raise WeightsError(
+            f"{path.name} is not a readable file of plain tensors ({type(error).__name__}; a pickle that holds code is "
+            "never run); give --weights a .safetensors or .pth file as the libraries publish them."
+        ) from error
+    if unknown:
+        raise WeightsError(f"{path.name} does not fit: {_listed('unexpected', unknown)}; check --weights.")
+    state = layout.rename(state) if layout.rename else state
+    broken = sorted(key for key, tensor in state.items() if not bool(tensor.isfinite().all()))
+    if broken:
+        raise WeightsError(
+            f"{path.name} holds values that are not finite ({_listed('tensors', broken)}); fetch it anew."
+        )
+    return state
+
+
+_Read = tuple["KeyLayout", dict[str, "Tensor"], list[str]]
+
+
+def _read_safetensors(path: Path, layouts: tuple[KeyLayout, ...]) -> _Read:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt", device="cpu") as file:
+        layout, kept, unknown = _sorted_keys(file.keys(), layouts)
+        return layout, {ours: file.get_tensor(theirs).float() for theirs, ours in kept.items()}, unknown
+
+
+def _read_pickle(path: Path, layouts: tuple[KeyLayout, ...]) -> _Read:
+    import zipfile
+
+    import torch
+
+    content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise TypeError("not a mapping of names to tensors")
+    layout, kept, unknown = _sorted_keys(content, layouts)
+    return layout, {ours: content[theirs].detach().float() for theirs, ours in kept.items()}, unknown
+
+
+def _sorted_keys(keys: Iterable[str], layouts: tuple[KeyLayout, ...]) -> tuple[KeyLayout, dict[str, str], list[str]]:
+    """Return the layout of a file with these keys, the keys to read (theirs -> without prefix) and the unknown ones."""
+    keys = sorted(keys)
+    layout = next(layout for layout in layouts if any(key.startswith(layout.mark) for key in keys) or not layout.mark)
+    kept, unknown = {}, []
+    for key in keys:
+        if any(fnmatchcase(key, pattern) for pattern in (*layout.dropped, "*num_batches_tracked")):
+            continue
+        if key.startswith(layout.prefix):
+            kept[key] = key.removeprefix(layout.prefix)
+        else:
+            unknown.append(key)
+    return layout, kept, unknown
+
+
+def require_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], name: str) -> None:
+    """Raise ``WeightsError`` unless ``state`` has the expected keys and shapes; ``num_batches_tracked`` is optional."""
+    optional = {key for key in expected if key.endswith("num_batches_tracked")}
+    both = state.keys() & expected.keys()
+    faults = (
+        _listed("missing", expected.keys() - state.keys() - optional),
+        _listed("unexpected", state.keys() - expected.keys()),
+        _listed(
+            "of another shape",
+            [
+                f"{key} {_shape(state[key])} instead of {_shape(expected[key])}"
+                for key in both
+                if state[key].shape != expected[key].shape
+            ],
+        ),
+    )
+    if any(faults):
+        raise WeightsError(f"{name} does not fit the network: {'; '.join(filter(None, faults))}; check --weights.")
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "scalar"
+
+
+def _listed(what: str, keys: Iterable[str]) -> str:
+    """Return e.g. ``missing 7 (a, b, c, ...)``, or nothing if there are none."""
+    keys = sorted(keys)
+    if not keys:
+        return ""
+    more = ", ..." if len(keys) > _NAMED_KEYS else ""
+    return f"{what} {len(keys)} ({', '.join(keys[:_NAMED_KEYS])}{more})"
