@@ -17,8 +17,12 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 def _user_cache() -> Path:
     """Where this platform keeps a user's caches (XDG base directories; ``~/Library/Caches`` on macOS)."""
     default = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser(default)  # noqa: PTH111 (Path raises without a home)
-    return Path(root) / "mtembed" / "numba"
+    root = Path(os.environ.get("XDG_CACHE_HOME") or default)
+    try:
+        root = root.expanduser()
+    except RuntimeError:  # no home: what follows finds the root unwritable
+        root = Path(os.devnull)
+    return root / "mtembed" / "numba"
 
 
 def _writable(folder: Path) -> bool:
@@ -46,7 +50,8 @@ os.environ["NUMBA_CACHE_DIR"] = str(_cache())
 
 import numba  # noqa: E402
 
-numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # in case numba was imported before this module
+# For a numba imported before this module.
+setattr(numba.config, "CACHE_DIR", os.environ["NUMBA_CACHE_DIR"])  # noqa: B010 (untyped)
 
 
 def njit(function: _Function) -> _Function:

@@ -15,7 +15,7 @@ from cyclopts.exceptions import CycloptsError
 
 from mtembed import __version__
 from mtembed.config import RunConfig
-from mtembed.errors import MtembedError, UsageError
+from mtembed.errors import MtembedError
 
 if TYPE_CHECKING:
     from mtembed.run import Run

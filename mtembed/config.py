@@ -11,8 +11,6 @@ from cyclopts import Parameter
 from mtembed.errors import UsageError
 
 
-
-
 def _comma_separated(number: Callable[[str], Any], count: int | None) -> Parameter:
     """An option whose value is one word such as 0,1."""
 
@@ -28,7 +26,6 @@ def _comma_separated(number: Callable[[str], Any], count: int | None) -> Paramet
 Bbox = Annotated[tuple[float, float, float, float], _comma_separated(float, 4)]
 Gpus = Annotated[tuple[int, ...], _comma_separated(int, None)]
 BorderShift = Annotated[bool, Parameter(negative="--no-border-shift")]
-
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,8 @@ def view(kind: Mode) -> View:
         from mtembed.live import LiveView
 
         return LiveView()
-    return {"plain": PlainView, "json": JsonView, "quiet": QuietView}[kind]()
+    views: dict[str, type[View]] = {"plain": PlainView, "json": JsonView, "quiet": QuietView}
+    return views[kind]()
 
 
 class QuietView:
@@ -146,11 +147,24 @@ def summary(result: RunSummary, kind: Mode) -> None:
         + (f", {result.new_cells} of them now in {duration(result.seconds)}{rate}" if result.new_cells else "")
     )
     if result.failed:
-        say(f"{result.failed} cells failed and are listed in {result.output}/failures.jsonl; --retry-failed tries them again")
+        say(
+            f"{result.failed} cells failed and are listed in {result.output}/failures.jsonl; --retry-failed tries them again"
+        )
 
 
 def summary_facts(result: RunSummary) -> dict[str, Any]:
-    names = ("output", "model", "source", "cells", "failed", "embeddings", "new_cells", "seconds", "exit_code", "message")
+    names = (
+        "output",
+        "model",
+        "source",
+        "cells",
+        "failed",
+        "embeddings",
+        "new_cells",
+        "seconds",
+        "exit_code",
+        "message",
+    )
     return {name: getattr(result, name) for name in names}
 
 

@@ -14,7 +14,6 @@ import fcntl
 import json
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -123,9 +122,9 @@ class Dataset:
             os.close(fd)  # the previous holder removed it while we waited: take the new one
 
     def _sign(self, fd: int) -> None:
-        who = {"pid": os.getpid(), "host": socket.gethostname(), "since": now(), "command": " ".join(sys.argv[:1])}
+        who = {"pid": os.getpid(), "host": socket.gethostname(), "since": now()}
         os.ftruncate(fd, 0)
-        os.pwrite(fd, json.dumps(who | {"command": Path(who["command"]).name}).encode(), 0)
+        os.pwrite(fd, json.dumps(who).encode(), 0)
 
     def clear(self, stems: Iterable[str] | None = None) -> None:
         """``--fresh``: remove the parts of ``stems`` (None: of every stem) and this process's manifest."""

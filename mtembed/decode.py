@@ -55,7 +55,9 @@ class ShardReader:
             return self._file(path).read_row_group(row_group, columns=list(columns), use_threads=False)
         except (ShardError, OSError, pa.ArrowException) as error:
             self._open.pop(path, None)
-            raise CellError(f"row group {row_group} of {path.name} cannot be read: {first_line(error)}", "read") from error
+            raise CellError(
+                f"row group {row_group} of {path.name} cannot be read: {first_line(error)}", "read"
+            ) from error
 
     def columns(self, path: Path) -> list[str]:
         try:
@@ -192,7 +194,9 @@ def _georeference(names: Sequence[str], bands: Sequence[Band], warnings: list[st
     for name, band in zip(names, bands, strict=True):
         other = band.info
         if other.epsg != info.epsg:
-            raise CellError(f"bands {names[best]} and {name} have different CRS: EPSG:{info.epsg} and EPSG:{other.epsg}")
+            raise CellError(
+                f"bands {names[best]} and {name} have different CRS: EPSG:{info.epsg} and EPSG:{other.epsg}"
+            )
         shift = max(abs(other.left - info.left), abs(other.top - info.top))
         if not shift <= CORNER_TOLERANCE_M:
             raise CellError(f"bands {names[best]} and {name} have corners {shift:.6g} m apart")

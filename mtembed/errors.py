@@ -1,16 +1,16 @@
 """The tree of errors.  Every message is one sentence with its subject and the next step; ``cli.py`` alone prints them.
 
-    MtembedError            exit 1
-      UsageError            exit 2   bad option, named input missing, nothing matches
-      SettingsError                  the folder was made with other settings
-      LockedError                    another run holds the folder
-      WeightsError                   weights cannot be had or do not fit
-      OutputError                    the output folder cannot be written
-      TooManyFailures                --max-failures reached
-      WorkerError                    workers cannot be started or keep dying
-      CellError                      one cell fails, the run goes on; carries the stage
-        DecodeError                  a blob that is not a readable GeoTIFF
-      ShardError                     one shard cannot be opened, the run goes on
+MtembedError            exit 1
+  UsageError            exit 2   bad option, named input missing, nothing matches
+  SettingsError                  the folder was made with other settings
+  LockedError                    another run holds the folder
+  WeightsError                   weights cannot be had or do not fit
+  OutputError                    the output folder cannot be written
+  TooManyFailures                --max-failures reached
+  WorkerError                    workers cannot be started or keep dying
+  CellError                      one cell fails, the run goes on; carries the stage
+    DecodeError                  a blob that is not a readable GeoTIFF
+  ShardError                     one shard cannot be opened, the run goes on
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyproj
-import shapely  # type: ignore[import-untyped]
+import shapely
 
 from mtembed.errors import CellError
 from mtembed.types import CellRecord, FloatArray

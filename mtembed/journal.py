@@ -58,7 +58,7 @@ class Journal:
     def append(self, timing: CellTiming, record: CellRecord | None, vectors: npt.NDArray[Any] | None) -> None:
         """One finished cell; after an error (disk full) the file is cut back and stays whole.  Raises OSError."""
         text = json.dumps({"timing": dataclasses.asdict(timing), "record": record and _to_json(record)}).encode()
-        body = memoryview(b"") if vectors is None else memoryview(np.ascontiguousarray(vectors)).cast("B")
+        body = memoryview(b"") if vectors is None else np.ascontiguousarray(vectors).data.cast("B")
         offset = self._end + HEAD.size + len(text)
         self._write(text, body)
         self.entries[timing.row_group] = Entry(timing, record, offset, body.nbytes)

@@ -12,7 +12,7 @@ import numpy as np
 from mtembed import machine, tiff
 from mtembed.config import RunConfig
 from mtembed.decode import ShardReader, _blob
-from mtembed.errors import CellError, MtembedError, ShardError, UsageError
+from mtembed.errors import MtembedError, ShardError, UsageError
 from mtembed.fragments import FragmentGrid
 from mtembed.messages import DeviceJob
 from mtembed.models import ModelSpec

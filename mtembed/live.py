@@ -46,9 +46,13 @@ def draw(progress: Progress) -> Group:
     finished = progress.resumed + progress.done + progress.failed
     table = Table.grid(padding=(0, 2))
     eta = "-" if facts["eta_s"] is None else duration(facts["eta_s"])
-    table.add_row("cells", f"{finished} of {'~' if progress.unopened else ''}{total}", ProgressBar(total, finished, width=30))
+    table.add_row(
+        "cells", f"{finished} of {'~' if progress.unopened else ''}{total}", ProgressBar(total, finished, width=30)
+    )
     failed = f"[red]{progress.failed}[/]" if progress.failed else "0"
-    table.add_row("", f"{progress.done} done now, {failed} failed", f"shards {facts['shards_done']} of {facts['shards']}")
+    table.add_row(
+        "", f"{progress.done} done now, {failed} failed", f"shards {facts['shards_done']} of {facts['shards']}"
+    )
     table.add_row("speed", f"{facts['cells_per_s']:.2f} cells/s", f"{facts['bytes_per_s'] / 1e9:.3f} GB/s read")
     table.add_row("time", f"{duration(facts['elapsed_s'])} so far", f"{eta} left")
     busy = "  ".join(f"{kind} {share:4.0%}" for kind, share in progress.busy.items()) or "-"

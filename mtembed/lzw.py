@@ -28,11 +28,10 @@ _MIN_WIDTH, _MAX_WIDTH, _TABLE = np.uint64(9), np.uint64(12), np.uint64(4096)
 @inlined
 def _load(source: Bytes, at: Any) -> Any:
     """8 bytes, big-endian; written out so that LLVM makes one load of it."""
-    high = _U64(source[at]) << _U64(24) | _U64(source[at + _1]) << _U64(16)
-    high |= _U64(source[at + _U64(2)]) << _8 | _U64(source[at + _3])
-    low = _U64(source[at + _U64(4)]) << _U64(24) | _U64(source[at + _U64(5)]) << _U64(16)
-    low |= _U64(source[at + _U64(6)]) << _8 | _U64(source[at + _U64(7)])
-    return high << _U64(32) | low
+    word = _U64(source[at]) << _56 | _U64(source[at + _1]) << _U64(48)
+    word |= _U64(source[at + _U64(2)]) << _U64(40) | _U64(source[at + _3]) << _U64(32)
+    word |= _U64(source[at + _U64(4)]) << _U64(24) | _U64(source[at + _U64(5)]) << _U64(16)
+    return word | _U64(source[at + _U64(6)]) << _8 | _U64(source[at + _U64(7)])
 
 
 @inlined
@@ -106,7 +105,7 @@ def _decode_strip(source: Bytes, out: Bytes, heads: Any, lengths: Any, starts: A
             else:
                 free = _TABLE  # full: the last entry, which no code can name, is overwritten from now on
         head, length = heads[code], _U64(lengths[code])
-        done = _emit(out, done, head, length, starts[code])
+        done = _emit(out, done, head, length, starts, code)
     return True
 
 
@@ -124,7 +123,7 @@ def _refill(source: Bytes, bits: Any, have: Any, read: Any) -> Any:
 
 
 @inlined
-def _emit(out: Bytes, done: Any, head: Any, length: Any, start: Any) -> Any:
+def _emit(out: Bytes, done: Any, head: Any, length: Any, starts: Any, code: Any) -> Any:
     """Append a string; a short one by a store of 8 bytes, of which the surplus is overwritten by what follows."""
     size = _U64(out.size)
     if length <= _8 and done + _8 <= size:
@@ -133,7 +132,7 @@ def _emit(out: Bytes, done: Any, head: Any, length: Any, start: Any) -> Any:
     stop = min(done + length, size)
     for k in range(stop - done):
         at = _U64(k)
-        out[done + at] = out[start + at] if length > _8 else np.uint8((head >> (at << _3)) & _255)
+        out[done + at] = out[starts[code] + at] if length > _8 else np.uint8((head >> (at << _3)) & _255)
     return stop
 
 

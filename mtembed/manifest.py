@@ -76,5 +76,8 @@ def totals(shards: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     for facts in shards.values():
         for name, counter in counted.items():
             counter.update(facts[name])
-    sums = {name: sum(facts[name] for facts in shards.values()) for name in ("cells", "failed", "embeddings", "offset_removed")}
+    sums = {
+        name: sum(facts[name] for facts in shards.values())
+        for name in ("cells", "failed", "embeddings", "offset_removed")
+    }
     return {"shards": len(shards), **sums, **{name: dict(sorted(c.items())) for name, c in counted.items()}}

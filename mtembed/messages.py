@@ -120,12 +120,11 @@ class OpenPart:
 
 @dataclass(frozen=True, slots=True)
 class PartOpened:
-    """Row groups of the part that need no more work, how many of them failed, and their number of vectors."""
+    """Row groups of the part that need no more work, and how many of them failed."""
 
     key: Key
     done: frozenset[int | None]
     failed: int
-    embeddings: int
 
 
 @dataclass(frozen=True, slots=True)

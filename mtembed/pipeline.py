@@ -20,10 +20,10 @@ from typing import Any
 from mtembed import errors
 from mtembed.errors import TooManyFailures, WorkerError
 from mtembed.messages import (
-    AppendTask,
     Appended,
-    DecodeTask,
+    AppendTask,
     Decoded,
+    DecodeTask,
     Embedded,
     EmbedTask,
     FinishTask,
@@ -154,7 +154,7 @@ class Pipeline:
                 self._deal()
                 for connection in wait(list(self.workers), TICK_S):
                     if connection in self.workers:
-                        self._receive(self.workers[connection])  # type: ignore[index]
+                        self._receive(self.workers[connection])
                 self._bury_stalled()
                 self._report()
         finally:
@@ -271,7 +271,10 @@ class Pipeline:
         able = [
             w
             for w in self._of(kind)
-            if w.ready and len(w.tasks) < credit and (lane is None or self.lane_of[w.name] == lane) and not _exclusive(w, self)
+            if w.ready
+            and len(w.tasks) < credit
+            and (lane is None or self.lane_of[w.name] == lane)
+            and not _exclusive(w, self)
         ]
         return min(able, key=lambda w: len(w.tasks), default=None)
 

@@ -57,7 +57,7 @@ def _nodata(plane: npt.NDArray[Any], tag: float | None) -> npt.NDArray[np.bool_]
     if plane.dtype == np.uint16:
         return np.asarray(plane == 0)
     bad = ~np.isfinite(plane) | (plane == 0) | (plane == S1_NODATA)
-    return bad if tag is None or np.isnan(tag) else bad | (plane == np.float32(tag))
+    return np.asarray(bad if tag is None or np.isnan(tag) else bad | (plane == np.float32(tag)))
 
 
 def _spread(mask: npt.NDArray[np.bool_], shape: tuple[int, int]) -> npt.NDArray[np.bool_]:

@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.compute as pc  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pyproj
-import shapely  # type: ignore[import-untyped]
+import shapely
 
 from mtembed.errors import CellError
 from mtembed.footprint import Footprints, footprints

@@ -21,12 +21,12 @@ from mtembed.models import ModelSpec
 from mtembed.pipeline import Crew, Pipeline, Work
 from mtembed.progress import Progress
 from mtembed.ring import Ring
-from mtembed.settings import Settings, check_same, cpu_layout, resolve
+from mtembed.settings import Settings, check_same, resolve
 from mtembed.source import Selection, check_metadata, find_metadata, find_shards, fingerprint, read_cell_list
 from mtembed.types import RunSummary, Source
 from mtembed.weights import Weights
 from mtembed.worker import Job
-from mtembed.workers import Fatal, Ready, Worker
+from mtembed.workers import Fatal, Worker
 from mtembed.writer import WriteJob, read_facts, read_timings
 
 MANIFEST_EVERY_S = 30.0
@@ -154,7 +154,9 @@ class Run:
         present = dataset.done_stems()
         recorded = self.manifest.get("shards", {})
         if present and not plan.earlier and dataset.count == 1:
-            raise SettingsError(f"{folder} has parts but no manifest: choose another --output, or start over with --fresh")
+            raise SettingsError(
+                f"{folder} has parts but no manifest: choose another --output, or start over with --fresh"
+            )
         self.shards = {stem: facts for stem, facts in recorded.items() if stem in present}
         done: dict[int, int] = {}
         for index, path in enumerate(plan.shards):
@@ -228,7 +230,9 @@ class Run:
         return {
             "decode": Crew(lambda name, lane: workers.start("decode", name, to_decode, descriptors), counts.decode, 2),
             "device": Crew(start_device, counts.device, 2),
-            "write": Crew(lambda name, lane: workers.start("write", name, to_write, [*descriptors, lock]), counts.write, 1),
+            "write": Crew(
+                lambda name, lane: workers.start("write", name, to_write, [*descriptors, lock]), counts.write, 1
+            ),
         }
 
     def _part_done(self, facts: dict[str, Any]) -> None:

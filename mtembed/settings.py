@@ -60,7 +60,9 @@ class Settings:
 OPTION_OF = {"weights_sha256": "weights", "cells_sha256": "cells", "engine": "engine"}
 
 
-def resolve(config: RunConfig, spec: ModelSpec, source: Source, weights: Weights, earlier: Mapping[str, Any]) -> Settings:
+def resolve(
+    config: RunConfig, spec: ModelSpec, source: Source, weights: Weights, earlier: Mapping[str, Any]
+) -> Settings:
     """Settings of this run: the user's words, else an earlier run's choice, else the machine's fixed properties."""
     device = "cuda" if config.gpus or config.device == "cuda" else "cpu" if config.device == "cpu" else None
     device = device or earlier.get("device") or ("cuda" if machine.visible_gpus() else "cpu")

@@ -127,7 +127,9 @@ def open_shard(path: Path) -> pq.ParquetFile:
     if file.metadata.num_row_groups != file.metadata.num_rows:
         rows, groups = file.metadata.num_rows, file.metadata.num_row_groups
         file.close()
-        raise ShardError(f"{path.name} has {rows} rows in {groups} row groups; a Core shard holds one row per row group")
+        raise ShardError(
+            f"{path.name} has {rows} rows in {groups} row groups; a Core shard holds one row per row group"
+        )
     return file
 
 

@@ -16,10 +16,10 @@ import numpy as np
 
 from mtembed.errors import CellError, MtembedError
 from mtembed.messages import (
-    AppendTask,
     Appended,
-    DecodeTask,
+    AppendTask,
     Decoded,
+    DecodeTask,
     Embedded,
     EmbedTask,
     FinishTask,
@@ -121,7 +121,7 @@ def writer(name: str, job: Job, send: Callable[[Any], None]) -> Handler:
         part = parts[task.part.shard] = Part(work, task.part, task.retry)
         timings = part.all_timings()
         failed = sum(t.status == "failed" for t in timings if not task.retry or t.row_group in part.journal.entries)
-        return PartOpened(task.key, frozenset(part.done()), failed, sum(t.fragments for t in timings if t.status == "ok"))
+        return PartOpened(task.key, frozenset(part.done()), failed)
 
     def append(task: AppendTask) -> Appended:
         part = parts[task.key[0]]

@@ -150,7 +150,8 @@ class OpenPart:
 
     def _facts(self, timings: Sequence[CellTiming], rows: int) -> dict[str, Any]:
         """What the manifest keeps of a shard."""
-        records = [entry.record for entry in self.journal.entries.values() if entry.record]
+        counted = {row for row, t in self.earlier.timings.items() if t.status == "ok"} if self.earlier else set()
+        records = [e.record for row, e in self.journal.entries.items() if e.record and row not in counted]
         earlier = self.earlier.facts if self.earlier else {}
         baselines = Counter(earlier.get("baselines", {})) + Counter(r.baseline for r in records if r.baseline)
         ok = [timing for timing in timings if timing.status == "ok"]
@@ -213,7 +214,9 @@ def timing_table(timings: Sequence[CellTiming], facts: dict[str, Any]) -> pa.Tab
     """The timing rows of a part; the shard's facts ride in the schema's metadata."""
     columns = {}
     for field in dataclasses.fields(CellTiming):
-        columns[field.name] = pa.array([getattr(t, field.name) for t in timings], _TIMING_TYPES.get(field.name, pa.float64()))
+        columns[field.name] = pa.array(
+            [getattr(t, field.name) for t in timings], _TIMING_TYPES.get(field.name, pa.float64())
+        )
     return pa.table(columns).replace_schema_metadata({SHARD_KEY: json.dumps(facts)})
 
 

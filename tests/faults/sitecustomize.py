@@ -1,0 +1,107 @@
+"""Faults for tests: Python loads this file in every process that has its folder on PYTHONPATH.
+
+``MTEMBED_TEST_FAULTS`` is a JSON list.  Each fault names the kind of process (``parent``, ``decode``, ``device``,
+``write``), a function as ``module:attribute``, when (the n-th ``call``, or a ``row_group``), what to do, and a file
+that makes it happen ``once`` over all starts.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import importlib.abc
+import importlib.util
+import json
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+
+
+def _kind() -> str:
+    words = sys.orig_argv
+    return words[words.index("mtembed.worker") + 1] if "mtembed.worker" in words else "parent"
+
+
+def _row_group(arguments: tuple) -> int | None:
+    for argument in arguments:
+        argument = getattr(argument, "record", argument)
+        if hasattr(argument, "row_group"):
+            return argument.row_group
+    return None
+
+
+def _act(action: str, arguments: tuple) -> None:
+    if action == "half":  # the first half of a write arrives, then the process is gone
+        fd, parts = arguments
+        data = b"".join(parts)
+        os.write(fd, data[: len(data) // 2])
+        action = "kill"
+    if action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif action == "kill-group":
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+    elif action == "segfault":
+        ctypes.string_at(0)
+    elif action == "out-of-memory":
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 28, 1 << 28))
+    elif action == "hang":
+        while True:
+            signal.pause()
+    elif action == "disk-full":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _wrap(function, fault):
+    calls = 0
+
+    def faulty(*arguments, **named):
+        nonlocal calls
+        calls += 1
+        due = calls == fault["call"] if "call" in fault else _row_group(arguments) == fault["row_group"]
+        once = Path(fault["once"]) if fault.get("once") else None
+        if due and not (once and once.exists()):
+            if once:
+                once.touch()
+            _act(fault["action"], arguments)
+        return function(*arguments, **named)
+
+    return faulty
+
+
+def _patch(module, fault) -> None:
+    *path, name = fault["function"].partition(":")[2].split(".")
+    owner = module
+    for part in path:
+        owner = getattr(owner, part)
+    setattr(owner, name, _wrap(getattr(owner, name), fault))
+
+
+class _AfterImport(importlib.abc.MetaPathFinder):
+    def __init__(self, fault) -> None:
+        self.fault = fault
+        self.module = fault["function"].partition(":")[0]
+
+    def find_spec(self, name, path=None, target=None):
+        if name != self.module:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        run = spec.loader.exec_module
+
+        def exec_module(module):
+            run(module)
+            _patch(module, self.fault)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+for _fault in json.loads(os.environ.get("MTEMBED_TEST_FAULTS", "[]")):
+    if _fault["kind"] != _kind():
+        continue
+    if _fault["function"].partition(":")[0] == "os":
+        _patch(os, _fault)
+    else:
+        sys.meta_path.insert(0, _AfterImport(_fault))
