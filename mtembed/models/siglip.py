@@ -1,0 +1,57 @@
+"""SigLIP SO400M/14 at 384 px: the visual tower, its attention pool's output, not L2-normalised."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mtembed.models.base import RED_GREEN_BLUE, KeyLayout, ModelSpec, PublishedWeights
+from mtembed.types import Normalisation, Source
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from mtembed.weights import Weights
+
+# Mean and std of the model's hub configuration (open_clip built offline would carry those of another model).
+_RGB = Normalisation("rgb", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+
+def load(spec: ModelSpec, source: Source, weights: Weights, size: int) -> nn.Module:
+    """Build timm's visual trunk at ``size``; its 27 x 27 position embedding is resampled where the grid differs."""
+    from mtembed.models.networks import LatentPooled, resampled_positions, timm_network
+
+    grid = size // spec.patch
+    trunk = timm_network(spec, weights, {}, {"img_size": size}, adapt=lambda s: resampled_positions(s, grid, prefix=0))
+    return LatentPooled(trunk)
+
+
+SPECS = (
+    ModelSpec(
+        name="siglip",
+        title="SigLIP SO400M/14 at 384 px, visual tower, RGB",
+        architecture="vit_so400m_patch14_siglip_384",
+        kind="vit",
+        source="S2L2A",
+        bands={"S2L2A": RED_GREEN_BLUE, "S2L1C": RED_GREEN_BLUE},
+        normalisations={"S2L2A": _RGB, "S2L1C": _RGB},
+        size=384,
+        patch=14,
+        smallest=14,
+        dim=1152,
+        parameters=428_225_600,
+        half="bfloat16",
+        licence="Apache-2.0",
+        citation="Zhai et al., Sigmoid Loss for Language Image Pre-Training, ICCV 2023, arXiv:2303.15343",
+        published=PublishedWeights(
+            library="timm",
+            entry="vit_so400m_patch14_siglip_384.webli",
+            file="model.safetensors",
+            repository="timm/vit_so400m_patch14_siglip_384.webli",
+        ),
+        layouts=(
+            KeyLayout("open_clip", mark="visual.trunk.", prefix="visual.trunk.", dropped=("text.*", "logit_*")),
+            KeyLayout("timm", dropped=("head.*",)),
+        ),
+        loader=load,
+    ),
+)

@@ -1,0 +1,81 @@
+"""SSL4EO-S12: ResNet50 pretrained on Sentinel-2 (DINO) and Sentinel-1 (MoCo); pooled features, no classifier."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mtembed.models.base import REFLECTANCE, SENTINEL1, SENTINEL2_L1C, KeyLayout, ModelSpec, PublishedWeights
+from mtembed.types import Normalisation, Source
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from mtembed.weights import Weights
+
+# dB statistics of vv and vh, as in the reference embedder and in SSL4EO-S12's own data set code.
+DECIBEL = Normalisation("decibel", mean=(-12.54847273, -20.19237134), std=(5.25697717, 5.91150917))
+
+_LAYOUTS = (KeyLayout("torchgeo", dropped=("fc.*",)),)
+_CITATION = "Wang et al., SSL4EO-S12, IEEE GRSM 2023, doi:10.1109/MGRS.2023.3281651, arXiv:2211.07044"
+
+
+def load(spec: ModelSpec, source: Source, weights: Weights, size: int) -> nn.Module:
+    """Build timm's ResNet50 for the source's bands, with global average pooling; any ``size`` fits."""
+    from mtembed.models.networks import PooledResNet, timm_network
+
+    channels = len(spec.bands[source])
+    return PooledResNet(timm_network(spec, weights, {"in_chans": channels, "zero_init_last": False}))
+
+
+SPECS = (
+    ModelSpec(
+        name="ssl4eo-s2",
+        title="SSL4EO-S12 ResNet50, DINO, Sentinel-2 L1C, 13 bands",
+        architecture="resnet50",
+        kind="conv",
+        source="S2L1C",
+        bands={"S2L1C": SENTINEL2_L1C},
+        normalisations={"S2L1C": REFLECTANCE},
+        size=224,
+        patch=1,
+        smallest=32,
+        dim=2048,
+        parameters=23_539_392,
+        half="float16",
+        licence="CC-BY-4.0",
+        citation=_CITATION,
+        published=PublishedWeights(
+            library="torchgeo",
+            entry="ResNet50_Weights.SENTINEL2_ALL_DINO",
+            file="resnet50_sentinel2_all_dino-d6c330e9.pth",
+            repository="torchgeo/resnet50_sentinel2_all_dino",
+        ),
+        layouts=_LAYOUTS,
+        loader=load,
+    ),
+    ModelSpec(
+        name="ssl4eo-s1",
+        title="SSL4EO-S12 ResNet50, MoCo, Sentinel-1 vv and vh",
+        architecture="resnet50",
+        kind="conv",
+        source="S1RTC",
+        bands={"S1RTC": SENTINEL1},
+        normalisations={"S1RTC": DECIBEL},
+        size=224,
+        patch=1,
+        smallest=32,
+        dim=2048,
+        parameters=23_504_896,
+        half="float16",
+        licence="CC-BY-4.0",
+        citation=_CITATION,
+        published=PublishedWeights(
+            library="torchgeo",
+            entry="ResNet50_Weights.SENTINEL1_GRD_MOCO",
+            file="resnet50_sentinel1_all_moco-906e4356.pth",
+            repository="torchgeo/resnet50_sentinel1_all_moco",
+        ),
+        layouts=_LAYOUTS,
+        loader=load,
+    ),
+)
