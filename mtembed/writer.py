@@ -23,7 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mtembed.dataset import Dataset
-from mtembed.errors import SettingsError
+from mtembed.errors import CellError, SettingsError
+from mtembed.footprint import footprints
 from mtembed.journal import Entry, Journal
 from mtembed.messages import PartInfo
 from mtembed.rows import PartWriter, build_table, row_groups, schema
@@ -87,7 +88,14 @@ class OpenPart:
         if timing.row_group in self.journal.entries:
             return
         started = perf_counter()
-        stored = None if vectors is None else vectors.astype(self.job.dtype, copy=False)
+        stored = None
+        if record is not None and vectors is not None:
+            try:
+                stored = as_stored(vectors, self.job.dtype)
+                footprints([record])
+            except CellError as error:
+                timing.status, timing.stage, timing.error, timing.fragments = "failed", error.stage, str(error), 0
+                record = stored = None
         timing.write = (perf_counter() - started) * 1e3
         timing.total = (monotonic() - timing.started) * 1e3
         self.journal.append(timing, record, stored)
@@ -208,6 +216,15 @@ class EarlierPart:
                 tables.append(self.file.read_row_group(group))
             at += size
         return pa.concat_tables(tables).slice(start - (first or 0), count)
+
+
+def as_stored(vectors: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[Any]:
+    """The vectors in the type of the dataset.  Raises CellError where a value is not finite in it."""
+    with np.errstate(over="ignore"):
+        stored = vectors.astype(dtype, copy=False)
+    if not np.isfinite(stored).all():
+        raise CellError(f"a vector has a value that {dtype} cannot hold: use --dtype float32", "write")
+    return stored
 
 
 def timing_table(timings: Sequence[CellTiming], facts: dict[str, Any]) -> pa.Table:
