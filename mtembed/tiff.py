@@ -7,12 +7,13 @@ says which way it took:
     copy         uncompressed strips or tiles: one memcpy per run of neighbouring strips
     lzw          LZW without predictor or with predictor 2: ``mtembed.lzw``
     imagecodecs  libdeflate strip by strip (predictor 2, sparse), or all in libtiff (deflate, zstd, predictor 3, others)
-    rasterio     what none of these can: GDAL, kept to this one blob
+    rasterio     what none of these can (several bands, odd bit depths): GDAL, kept to this one blob
 """
 
 from __future__ import annotations
 
 import math
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -167,7 +168,7 @@ def _routes(info: TiffInfo) -> Iterator[tuple[str, _Decode]]:
     own = info.plain and info.predictor != 3 and info.compression in _UNPACK
     if own and (name != "imagecodecs" or info.predictor == 2 or sparse):
         yield name, _decode_blocks
-    elif not sparse:
+    elif info.plain and not sparse:
         yield "imagecodecs", _decode_in_libtiff
     yield "rasterio", _decode_in_gdal
 
@@ -262,14 +263,18 @@ def _decode_in_libtiff(blob: Bytes, info: TiffInfo, out: npt.NDArray[Any]) -> No
     decode(blob, out=out)
 
 
+_GDAL_FILE = threading.Lock()
+
+
 def _decode_in_gdal(blob: Bytes, info: TiffInfo, out: npt.NDArray[Any]) -> None:
     """GDAL's GTiff driver on a copy of the blob, with no file beside it to look at."""
     import rasterio
 
-    with warnings.catch_warnings():
+    with _GDAL_FILE, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         alone = rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", GDAL_PAM_ENABLED=False)
-        with alone, rasterio.MemoryFile(blob.tobytes()) as memory, memory.open(driver="GTiff") as dataset:
+        memory = rasterio.MemoryFile(blob.tobytes(), dirname="mtembed", filename="blob.tif")  # a name fit for messages
+        with alone, memory, memory.open(driver="GTiff") as dataset:
             if (dataset.height, dataset.width, dataset.dtypes[0]) != (*out.shape, out.dtype.name):
                 raise DecodeError(f"GDAL sees {dataset.height} x {dataset.width} {dataset.dtypes[0]}")
             if dataset.block_shapes[0] != (info.block_rows, info.block_cols):

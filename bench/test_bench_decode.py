@@ -1,0 +1,110 @@
+"""CPU time to decode the 13 bands of one Sentinel-2 L1C cell (12.7 MB), per encoding, next to rasterio's.
+
+    pytest bench/test_bench_decode.py --benchmark-group-by=param:encoding --benchmark-columns=min,median,rounds
+
+Pixels: five by five chips of 224 px from the shared data, every neighbour another place and another orientation (a
+mirrored chip would repeat inside deflate's window); without that data fractal terrain with sensor noise.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.io import MemoryFile
+from rasterio.transform import Affine
+
+from mtembed import tiff
+
+SIDE = 1068
+STEPS = (6, 1, 1, 1, 2, 2, 2, 1, 2, 6, 6, 2, 2)  # ground sampling of B01 ... B12 in units of 10 m
+CHIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "chips" / "terramind" / "S2L1C"
+ENCODINGS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "none-big-endian": {"ENDIANNESS": "BIG"},
+    "none-256": {"tiled": True, "blockxsize": 256, "blockysize": 256},
+    "lzw": {"compress": "lzw"},
+    "lzw+2": {"compress": "lzw", "predictor": 2},
+    "deflate": {"compress": "deflate"},
+    "deflate+2": {"compress": "deflate", "predictor": 2},
+    "deflate-256": {"compress": "deflate", "tiled": True, "blockxsize": 256, "blockysize": 256},
+    "zstd": {"compress": "zstd"},
+}
+
+
+def chips_mosaic(band: int, chips: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    def oriented(row: int, col: int) -> np.ndarray[Any, Any]:
+        chip = chips[(row + col) % len(chips)][band][:: STEPS[band], :: STEPS[band]]
+        turned = np.rot90(chip, (row * 5 + col) // 3 % 4)
+        return turned[:, ::-1] if (row * 5 + col) // 12 % 2 else turned
+
+    side = SIDE // STEPS[band]
+    return np.block([[oriented(row, col) for col in range(5)] for row in range(5)])[:side, :side].astype(np.uint16)
+
+
+def fractal(band: int) -> np.ndarray[Any, Any]:
+    """Gaussian noise with an amplitude spectrum of 1/f^1.5, sd 400 DN, and 20 DN of white noise on top."""
+    side = SIDE // STEPS[band]
+    rng = np.random.default_rng(band)
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
+    frequency[0, 0] = np.inf
+    terrain = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((side, side))) / frequency**1.5, (side, side))
+    return np.clip(1800 + 400 * terrain / terrain.std() + rng.normal(0, 20, terrain.shape), 1, 65535).astype(np.uint16)
+
+
+@pytest.fixture(scope="module")
+def planes() -> list[np.ndarray[Any, Any]]:
+    files = sorted(CHIPS.glob("*.tif"))
+    if not files:
+        return [fractal(band) for band in range(len(STEPS))]
+    chips = []
+    for file in files:
+        with rasterio.open(file) as dataset:
+            chips.append(dataset.read())
+    return [chips_mosaic(band, chips) for band in range(len(STEPS))]
+
+
+def encode(plane: np.ndarray[Any, Any], options: dict[str, Any]) -> bytes:
+    rows, cols = plane.shape
+    step = SIDE / rows * 10
+    profile = {"count": 1, "height": rows, "width": cols, "dtype": plane.dtype.name, "crs": "EPSG:32633"}
+    with MemoryFile() as memory:
+        with memory.open(
+            driver="GTiff", transform=Affine(step, 0, 709809.8, 0, -step, 5702733.3), **profile, **options
+        ) as d:
+            d.write(plane, 1)
+        return bytes(memory.getbuffer())
+
+
+def with_mtembed(blobs: list[bytes], out: list[np.ndarray[Any, Any]]) -> None:
+    for blob, plane in zip(blobs, out, strict=True):
+        view = np.frombuffer(blob, np.uint8)
+        tiff.decode_into(view, tiff.parse(view), plane)
+
+
+def with_rasterio(blobs: list[bytes], out: list[np.ndarray[Any, Any]]) -> None:
+    """As the reference reads a cell: open, CRS, bounds, pixels."""
+    for i, blob in enumerate(blobs):
+        with MemoryFile(blob) as memory, memory.open(driver="GTiff") as dataset:
+            _ = dataset.crs, dataset.bounds
+            out[i] = dataset.read(1)
+
+
+@pytest.mark.parametrize("decoder", [with_mtembed, with_rasterio])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.benchmark(group="decode", timer=time.process_time, min_rounds=12, warmup=True, warmup_iterations=1)
+def test_decode_cell(
+    benchmark: Any,
+    planes: list[np.ndarray[Any, Any]],
+    encoding: str,
+    decoder: Callable[[list[bytes], list[np.ndarray[Any, Any]]], None],
+) -> None:
+    blobs = [encode(plane, ENCODINGS[encoding]) for plane in planes]
+    out = [np.empty_like(plane) for plane in planes]
+    benchmark(decoder, blobs, out)
+    assert all(np.array_equal(a, b) for a, b in zip(out, planes, strict=True))
