@@ -46,6 +46,7 @@ def _act(action: str, arguments: tuple) -> None:
         ctypes.string_at(0)
     elif action == "out-of-memory":
         resource.setrlimit(resource.RLIMIT_AS, (1 << 28, 1 << 28))
+        bytearray(1 << 30)
     elif action == "hang":
         while True:
             signal.pause()
