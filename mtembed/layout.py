@@ -52,7 +52,7 @@ def peek(shards: Sequence[Path], spec: ModelSpec) -> Peek:
     for path in shards[:PEEK_SHARDS]:
         try:
             with open_shard(path) as file:
-                columns, rows = file.schema_arrow.names, file.num_row_groups
+                columns, rows = file.schema_arrow.names, file.metadata.num_rows
         except (ShardError, OSError) as error:
             problem = problem or str(error)
             continue

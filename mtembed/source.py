@@ -124,7 +124,7 @@ def open_shard(path: Path) -> pq.ParquetFile:
         raise ShardError(f"{path.name} does not exist (any more)") from error
     except (OSError, pa.ArrowException) as error:
         raise ShardError(f"{path.name} is not a readable Parquet file: {first_line(error)}") from error
-    if file.metadata.num_row_groups != file.metadata.num_rows:
+    if file.metadata.num_rows and file.metadata.num_row_groups != file.metadata.num_rows:
         rows, groups = file.metadata.num_rows, file.metadata.num_row_groups
         file.close()
         raise ShardError(
@@ -169,7 +169,7 @@ def plan_shard(index: int, path: Path, bands: Sequence[str], lines: MetadataInde
     try:
         file = open_shard(path)
         try:
-            mark = fingerprint(path, file.metadata.num_row_groups)
+            mark = fingerprint(path, file.metadata.num_rows)
             columns = file.schema_arrow.names
             missing = missing_columns(columns, (*bands, "product_id", "grid_cell"))
             if missing:
@@ -188,7 +188,7 @@ Located = tuple[MetadataLine, float, float]
 
 
 def _wanted_rows(file: pq.ParquetFile, known: dict[int, list[Located]], selection: Selection) -> list[int]:
-    rows = range(file.metadata.num_row_groups)
+    rows = range(file.metadata.num_rows)
     if selection.everything:
         return list(rows)
     return [row for row in rows if selection.wants(*_locate(file, row, known.get(row, [])))]

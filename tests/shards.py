@@ -1,105 +1,217 @@
-"""Tiny shards in Core's layout, made on the spot: pixels of any content, any CRS, any size, any damage."""
+"""Small shards in the layout of Major TOM Core, made in milliseconds: ``make_shard`` and what describes its cells.
+
+shard = make_shard(folder / "images" / "part_00001.parquet", cells=3)                      # three textured cells
+shard = make_shard(path, [ShardCell(epsg=32601, rows=60, cols=90, content="coordinates")], "S2L2A")
+shard = make_shard(path, 2, "S1RTC", tiff={"compress": "deflate", "predictor": 3}, damage={(1, "vv"): cut})
+write_metadata(folder / "metadata.parquet", [shard])
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import rasterio
 from affine import Affine
 from rasterio.io import MemoryFile
 
-L2A = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
-BANDS = {"S2L2A": L2A, "S2L1C": (*L2A[:10], "B10", *L2A[10:]), "S1RTC": ("vv", "vh")}
-FACTOR = {**dict.fromkeys(("B05", "B06", "B07", "B8A", "B11", "B12"), 2), **dict.fromkeys(("B01", "B09", "B10"), 6)}
-Content = Callable[[str, int, int, int], npt.NDArray[Any]]  # band, rows, cols, factor -> pixels
+Source = Literal["S2L1C", "S2L2A", "S1RTC"]
+Pixels = Callable[[str, int, int], npt.NDArray[Any]]  # band, rows, cols (native) -> [rows, cols]
+Content = Literal["texture", "coordinates", "zero"] | Pixels
+Damage = Callable[[bytes], bytes | None] | bytes | None
+
+FACTORS = {
+    **dict.fromkeys(("B02", "B03", "B04", "B08", "vv", "vh", "cloud_mask"), 1),
+    **dict.fromkeys(("B05", "B06", "B07", "B8A", "B11", "B12"), 2),
+    **dict.fromkeys(("B01", "B09", "B10"), 6),
+}
+BANDS: dict[str, tuple[str, ...]] = {
+    "S2L1C": ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12"),
+    "S2L2A": ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"),
+    "S1RTC": ("vv", "vh"),
+}
+S1_NODATA = -32768.0
 
 
-def texture(seed: int) -> Content:
-    """Noise that is never nodata."""
+@dataclass(frozen=True)
+class ShardCell:
+    """One cell: ``rows`` x ``cols`` finest pixels of ``pixel`` metres, its corner at ``left``, ``top`` in ``epsg``.
 
-    def pixels(band: str, rows: int, cols: int, factor: int) -> npt.NDArray[Any]:
-        noise = np.random.default_rng([seed, *band.encode()]).random((rows, cols))
-        return (0.001 + 0.3 * noise).astype(np.float32) if band in BANDS["S1RTC"] else (1 + 5000 * noise).astype(np.uint16)
+    For S2 choose sides that are multiples of 6.  ``content``: ``texture`` is seeded noise without zeros;
+    ``coordinates`` puts each pixel's row into B04 and vv, its column into B03 and vh (both in finest pixels), and
+    row * 256 + col, native and modulo 65536, into every other band; ``zero``; or a function.
+    """
 
-    return pixels
-
-
-def coordinates(band: str, rows: int, cols: int, factor: int) -> npt.NDArray[Any]:
-    """Each pixel holds its own place: even bands (B02, B04, ..., vv) their row, the others their column."""
-    row, col = np.mgrid[:rows, :cols] * factor
-    place = row if band in ("B02", "B04", "B06", "B08", "B12", "vv") else col
-    return place.astype(np.float32 if band in BANDS["S1RTC"] else np.uint16)
-
-
-@dataclass
-class CellSpec:
-    """One cell to make; ``profile`` goes to GDAL, ``edit`` may change the blobs (None makes a band null)."""
-
-    content: Content = field(default_factory=lambda: texture(0))
+    grid_cell: str = "433D_629L"
+    product_id: str = "S2A_MSIL1C_20200101T120000_N0500_R000_T00XXX_20200101T130000"
+    timestamp: str = "20200101T120000"
+    epsg: int = 32719
+    left: float = 333_333.25
+    top: float = 5_678_901.5
+    pixel: float = 10.0
     rows: int = 96
     cols: int = 96
-    epsg: int = 32633
-    left: float = 500_000.25
-    top: float = 5_200_000.75
-    pixel: float = 10.0
-    grid_cell: str = "467U_112R"
-    product_id: str = "S2A_MSIL2A_20200101T000000_N0509_R000_T33XXX_20200101T000000"
-    profile: Mapping[str, Any] = field(default_factory=dict)
-    edit: Callable[[dict[str, bytes | None]], None] = lambda blobs: None
+    content: Content = "texture"
+    seed: int = 0
 
 
-def geotiff(pixels: npt.NDArray[Any], cell: CellSpec, factor: int) -> bytes:
-    """One band as GDAL writes it."""
-    rows, cols = pixels.shape
-    side = cell.pixel * factor
-    with MemoryFile() as memory:
-        with memory.open(
-            driver="GTiff", count=1, height=rows, width=cols, dtype=pixels.dtype, crs=f"EPSG:{cell.epsg}",
-            transform=Affine(side, 0.0, cell.left, 0.0, -side, cell.top), **cell.profile,
-        ) as file:  # fmt: skip
-            file.write(pixels, 1)
-        return bytes(memory.read())
+@dataclass(frozen=True)
+class Shard:
+    """A shard that was made: its file and what is in it."""
+
+    path: Path
+    source: Source
+    cells: tuple[ShardCell, ...]
 
 
-def blobs(cell: CellSpec, source: str) -> dict[str, bytes | None]:
-    made: dict[str, bytes | None] = {}
-    for band in BANDS[source]:
-        factor = FACTOR.get(band, 1)
-        pixels = cell.content(band, cell.rows // factor, cell.cols // factor, factor)
-        made[band] = geotiff(pixels, cell, factor)
-    cell.edit(made)
-    return made
+def default_cells(count: int, side: int = 96, **changes: Any) -> list[ShardCell]:
+    """Neighbours with names, places and textures of their own."""
+    return [
+        ShardCell(
+            grid_cell=f"{433 - i}D_{629 - i}L",
+            product_id=f"S2A_MSIL1C_{_time(i)}_{('N0400', 'N0509')[i % 2]}_R{i:03d}_T00XXX_20200201T130000",
+            timestamp=_time(i),
+            left=333_333.25 + 10_007.5 * i,
+            rows=side,
+            cols=side,
+            seed=i,
+            **changes,
+        )
+        for i in range(count)
+    ]
 
 
-def make_shard(path: Path, cells: Sequence[CellSpec], source: str = "S2L2A", metadata: bool = False) -> Path:
-    """A shard, one row per row group; with ``metadata`` also ``metadata.parquet`` beside its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [blobs(cell, source) for cell in cells]
-    columns: dict[str, Any] = {
-        "product_id": [cell.product_id for cell in cells],
-        "grid_cell": [cell.grid_cell for cell in cells],
-        "product_datetime": ["2020-01-01T00:00:00"] * len(cells),
+def _time(i: int) -> str:
+    return f"202001{i % 28 + 1:02d}T120000"
+
+
+def make_shard(
+    path: Path,
+    cells: int | Sequence[ShardCell] = 3,
+    source: Source = "S2L1C",
+    side: int = 96,
+    *,
+    bands: Sequence[str] | None = None,
+    tiff: Mapping[str, Any] | None = None,
+    parquet_compression: str = "snappy",
+    time_column: str | None = "product_datetime",
+    cloud_mask: bool = True,
+    nodata: float | None = None,
+    rows_per_group: int = 1,
+    damage: Mapping[tuple[int, str], Damage] | None = None,
+) -> Shard:
+    """Write a shard; folders are made.
+
+    ``cells``: how many default ones of ``side`` px, or which.  ``bands``: another choice or order of columns.
+    ``tiff``: GDAL creation options (``compress``, ``predictor``, ``tiled``, ``blockxsize``, ...).  ``nodata``: the
+    GeoTIFF tag (S1 has -32768 by itself).  ``damage``: (row, column) -> other bytes, None for a null, or a function of
+    the good bytes.
+    """
+    made = tuple(default_cells(cells, side) if isinstance(cells, int) else cells)
+    names = [*(BANDS[source] if bands is None else bands)]
+    if cloud_mask and source != "S1RTC":
+        names.append("cloud_mask")
+    columns: dict[str, list[Any]] = {
+        "product_id": [cell.product_id for cell in made],
+        "grid_cell": [cell.grid_cell for cell in made],
     }
-    for band in BANDS[source]:
-        columns[band] = pa.array([row[band] for row in rows], pa.binary())
-    pq.write_table(pa.table(columns), path, row_group_size=1, compression="snappy")
-    if metadata:
-        lines = {
-            "grid_cell": columns["grid_cell"], "product_id": columns["product_id"],
-            "timestamp": ["20200101T000000"] * len(cells), "crs": [f"EPSG:{cell.epsg}" for cell in cells],
-            "parquet_url": [f"https://example.invalid/images/{path.name}"] * len(cells),
-            "parquet_row": list(range(len(cells))),
-        }  # fmt: skip
-        pq.write_table(pa.table(lines), path.parent.parent / "metadata.parquet")
+    if time_column:
+        columns[time_column] = [cell.timestamp for cell in made]
+    columns["thumbnail"] = [b"" for _ in made]
+    for name in names:
+        columns[name] = [geotiff(cell, name, source, tiff or {}, nodata) for cell in made]
+    for (row, name), change in (damage or {}).items():
+        columns[name][row] = change(columns[name][row]) if callable(change) else change
+    binary = {"thumbnail", *names}
+    fields = [(name, pa.binary() if name in binary else pa.string()) for name in columns]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table(columns, schema=pa.schema(fields))
+    pq.write_table(table, path, row_group_size=rows_per_group, compression=parquet_compression, use_dictionary=False)
+    return Shard(path, source, made)
+
+
+def write_metadata(path: Path, shards: Sequence[Shard], **changes: Sequence[Any]) -> Path:
+    """Core's metadata.parquet: a line per row of every shard; ``changes`` replaces whole columns."""
+    lines = [(shard, row, cell) for shard in shards for row, cell in enumerate(shard.cells)]
+    columns: dict[str, Sequence[Any]] = {
+        "grid_cell": [cell.grid_cell for _, _, cell in lines],
+        "product_id": [cell.product_id for _, _, cell in lines],
+        "timestamp": [cell.timestamp for _, _, cell in lines],
+        "cloud_cover": [0.0 for _ in lines],
+        "nodata": [0.0 for _ in lines],
+        "centre_lat": [_centre(cell)[1] for _, _, cell in lines],
+        "centre_lon": [_centre(cell)[0] for _, _, cell in lines],
+        "crs": [f"EPSG:{cell.epsg}" for _, _, cell in lines],
+        "parquet_url": [f"https://example.org/images/{shard.path.name}" for shard, _, _ in lines],
+        "parquet_row": [row for _, row, _ in lines],
+    }
+    pq.write_table(pa.table({**columns, **changes}), path)
     return path
 
 
-def many(count: int, seed: int = 0, **common: Any) -> list[CellSpec]:
-    """Different cells under neighbouring names."""
-    return [CellSpec(texture(seed + i), grid_cell=f"{400 + i}U_{i}R", **common) for i in range(count)]
+def geotiff(
+    cell: ShardCell, band: str, source: Source, options: Mapping[str, Any] | None = None, nodata: float | None = None
+) -> bytes:
+    """One band's GeoTIFF, written by GDAL."""
+    factor = FACTORS[band]
+    pixels = plane(cell, band, source)
+    rows, cols = pixels.shape
+    tag = nodata if nodata is not None else S1_NODATA if source == "S1RTC" else None
+    size = cell.pixel * factor
+    profile = {
+        "driver": "GTiff", "height": rows, "width": cols, "count": 1, "dtype": pixels.dtype.name, "nodata": tag,
+        "crs": f"EPSG:{cell.epsg}", "transform": Affine(size, 0.0, cell.left, 0.0, -size, cell.top), **(options or {}),
+    }  # fmt: skip
+    with rasterio.Env(), MemoryFile() as memory:
+        with memory.open(**profile) as dataset:
+            dataset.write(pixels, 1)
+        return bytes(memory.read())
+
+
+def plane(cell: ShardCell, band: str, source: Source) -> npt.NDArray[Any]:
+    """The pixels of a band at its own resolution."""
+    factor = FACTORS[band]
+    rows, cols = cell.rows // factor, cell.cols // factor
+    dtype = np.uint8 if band == "cloud_mask" else np.float32 if source == "S1RTC" else np.uint16
+    if band == "cloud_mask" or cell.content == "zero":
+        return np.zeros((rows, cols), dtype)
+    if cell.content == "coordinates":
+        return _coordinates(band, rows, cols, factor).astype(dtype)
+    if cell.content == "texture":
+        noise = np.random.default_rng([cell.seed, *band.encode()]).random((rows, cols))
+        return (noise * 0.3 + 0.001 if source == "S1RTC" else noise * 4000 + 100).astype(dtype)
+    return np.ascontiguousarray(cell.content(band, rows, cols), dtype)
+
+
+def _coordinates(band: str, rows: int, cols: int, factor: int) -> npt.NDArray[np.int64]:
+    row, col = np.mgrid[:rows, :cols]
+    if band in ("B04", "vv"):
+        return np.asarray(row * factor)
+    if band in ("B03", "vh"):
+        return np.asarray(col * factor)
+    return np.asarray((row * 256 + col) % 65536)
+
+
+def cut(blob: bytes) -> bytes:
+    """Damage: only the first third of the bytes is left."""
+    return blob[: len(blob) // 3]
+
+
+def place(cell: ShardCell, **changes: Any) -> ShardCell:
+    """The same cell with other fields."""
+    return dataclasses.replace(cell, **changes)
+
+
+def _centre(cell: ShardCell) -> tuple[float, float]:
+    from pyproj import Transformer
+
+    to_degrees = Transformer.from_crs(f"EPSG:{cell.epsg}", "EPSG:4326", always_xy=True)
+    lon, lat = to_degrees.transform(cell.left + cell.cols * cell.pixel / 2, cell.top - cell.rows * cell.pixel / 2)
+    return float(lon), float(lat)

@@ -50,6 +50,8 @@ def _act(action: str, arguments: tuple) -> None:
     elif action == "hang":
         while True:
             signal.pause()
+    elif action.startswith("delete:"):
+        Path(action.removeprefix("delete:")).unlink()
     elif action == "disk-full":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
