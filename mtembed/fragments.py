@@ -17,8 +17,8 @@ def axis_offsets(length: int, size: int, overlap: float = 0.1, border_shift: boo
     keep one stride, and the last ``(length - size) % steps`` pixels, fewer than there are steps, stay uncovered.
 
     Source: Algorithm 1 of the Major TOM embeddings paper with n + 1 fragments, which its own totals use (25 of 224 and
-    9 of 384 px in 1068 px).  Two cases are ours: a step never skips pixels, and an overlap so great that fragments
-    would repeat gives one fragment per pixel.
+    9 of 384 px in 1068 px).  Two cases are ours: steps that would skip pixels are made more and even, and
+    an overlap so great that fragments would repeat gives a fragment at each pixel.
 
     Raises ValueError when the axis is shorter than a fragment or the overlap is outside its range.
     """
@@ -30,16 +30,15 @@ def axis_offsets(length: int, size: int, overlap: float = 0.1, border_shift: boo
     if spare == 0:
         return (0,)
     steps = min(max(1, round(spare / (size - overlap * size))), spare)
-    if spare // steps > size:  # too few steps: whole pixels would lie between two fragments
-        steps = max(steps, -(-spare // size))
+    enough = max(steps, -(-spare // size))
     stride = spare // steps  # equals the paper's size - ceil(size - spare / steps)
-    regular = tuple(range(0, steps * stride + 1, stride))
     if not border_shift:
-        return regular
-    if spare - regular[-2] > size:  # the shifted last fragment would leave a gap behind it
-        steps = max(steps, -(-spare // size))
-        return tuple(step * spare // steps for step in range(steps + 1))
-    return (*regular[:-1], spare)
+        if stride > size:
+            steps, stride = enough, spare // enough
+        return tuple(step * stride for step in range(steps + 1))
+    if spare - (steps - 1) * stride > size:  # no jump is longer than the last
+        return tuple(step * spare // enough for step in range(enough + 1))
+    return (*(step * stride for step in range(steps)), spare)
 
 
 def _covered(offsets: tuple[int, ...], size: int) -> int:

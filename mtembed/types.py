@@ -7,6 +7,7 @@ are on the ground.  Rows and columns count in pixels of the finest band, from th
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float32]
 Source = Literal["S2L1C", "S2L2A", "S1RTC"]
+CLOCK = time.time() - time.monotonic()  # seconds since 1970 at which this machine's monotonic clock was zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,11 @@ class Georeference:
 
 @dataclass(slots=True)
 class CellTiming:
-    """One row of ``timings/``: what became of a cell and how long each stage took (milliseconds)."""
+    """One row of ``timings/``: what became of a cell and how long each stage took (milliseconds).
+
+    ``started`` is the monotonic clock (seconds) when reading began; ``started + clock`` is that moment in seconds since
+    1970, which compares across machines and restarts.
+    """
 
     shard: str
     row_group: int | None
@@ -104,6 +110,7 @@ class CellTiming:
     write: float = 0.0
     total: float = 0.0
     started: float = 0.0
+    clock: float = CLOCK
 
 
 @dataclass(slots=True)

@@ -1,0 +1,80 @@
+// Fragment and normalise: see fragment_numpy.py for what it computes, fragment_cupy.py for who launches it.
+//
+// One block per row of a fragment (grid.x: fragment, grid.y: row); its threads share the columns and loop over the bands.
+// The intrinsics round to nearest and are never contracted into fused multiply-adds, so that every float32 operation is
+// the definition's; only log10 is the device's own.  NaN and infinities behave as the comparisons are written.
+
+__device__ float unit_of(float value) { return value < 0.0f ? 0.0f : (value > 1.0f ? 1.0f : value); }
+
+__device__ float rgb_of(float level, float mean, float deviation) {
+  float share = unit_of(__fdiv_rn(__fmul_rn(2.5f, level), 10000.0f));
+  return __fdiv_rn(__fsub_rn(share, mean), deviation);
+}
+
+__device__ float decibel_of(float level, float low, float span) {
+  if (!(level >= 0.0f)) return 0.0f;  // negatives, -inf and NaN
+  double power = level;
+  float decibel = (float)(10.0 * log10(power > 1e-10 ? power : 1e-10));
+  return unit_of(__fdiv_rn(__fsub_rn(decibel, low), span));
+}
+
+// rule: 0 reflectance, 1 rgb, 2 decibel
+__device__ float normalise_of(float pixel, int rule, float low, float scale, float offset, float floor, float nodata) {
+  float level = __fsub_rn(pixel, offset);
+  if (level < floor) level = floor;
+  if (rule == 0) return __fdiv_rn(level, 10000.0f);
+  if (rule == 1) return rgb_of(level, low, scale);
+  return pixel == nodata ? 0.0f : decibel_of(level, low, scale);
+}
+
+// Bits of float16, rounded to nearest even.
+__device__ unsigned short half_of(unsigned int bits) {
+  unsigned int sign = (bits >> 16) & 0x8000u, magnitude = bits & 0x7FFFFFFFu;
+  if (magnitude >= 0x477FF000u) {  // rounds to 65536 or more: infinity, or NaN
+    return magnitude > 0x7F800000u ? 0x7E00u : sign | 0x7C00u;
+  }
+  if (magnitude >= 0x38800000u) {
+    return sign | ((magnitude - 0x38000000u + 0xFFFu + ((magnitude >> 13) & 1u)) >> 13);
+  }
+  if (magnitude <= 0x33000000u) return sign;  // at most half of the smallest subnormal
+  unsigned int shift = 126u - (magnitude >> 23);
+  unsigned int mantissa = (magnitude & 0x7FFFFFu) | 0x800000u;
+  return sign | ((mantissa + (1u << (shift - 1u)) - 1u + ((mantissa >> shift) & 1u)) >> shift);
+}
+
+// Bits of bfloat16, rounded to nearest even.
+__device__ unsigned short bfloat16_of(unsigned int bits) {
+  if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return 0x7FC0u;
+  return (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
+}
+
+// planes: [cells, bands, 4] = first element, row stride, row factor, column factor; fragments: [n, 3] = cell, row, col;
+// low, scale: [bands]; encoding: 0 float32, 1 float16, 2 bfloat16; by_*: strides of out in elements.
+extern "C" __global__ void fragment(
+    const void *raw, int raw_is_uint16, const long long *planes, const int *fragments, const int *subtract,
+    const double *nodata, const float *low, const float *scale, int rule, int encoding, int bands, int size, void *out,
+    long long by_fragment, long long by_band, long long by_row, long long by_col) {
+  const int *place = fragments + 3LL * blockIdx.x;
+  int cell = place[0], row = place[1], col = place[2];
+  float offset = raw_is_uint16 ? (float)subtract[cell] : 0.0f;
+  float floor = raw_is_uint16 ? 0.0f : -__int_as_float(0x7F800000);
+  float nothing = (float)nodata[cell];
+  for (int r = blockIdx.y; r < size; r += gridDim.y) {
+    for (int c = threadIdx.x; c < size; c += blockDim.x) {
+      for (int band = 0; band < bands; ++band) {
+        const long long *plane = planes + 4LL * ((long long)cell * bands + band);
+        int row_factor = (int)plane[2], col_factor = (int)plane[3];
+        long long source = plane[0] + (row + r) / row_factor * plane[1] + (col + c) / col_factor;
+        float pixel = raw_is_uint16 ? (float)((const unsigned short *)raw)[source] : ((const float *)raw)[source];
+        float value = normalise_of(pixel, rule, low[band], scale[band], offset, floor, nothing);
+        long long target = blockIdx.x * by_fragment + band * by_band + r * by_row + c * by_col;
+        if (encoding == 0) {
+          ((float *)out)[target] = value;
+        } else {
+          unsigned int bits = __float_as_uint(value);
+          ((unsigned short *)out)[target] = encoding == 1 ? half_of(bits) : bfloat16_of(bits);
+        }
+      }
+    }
+  }
+}
