@@ -71,7 +71,11 @@ class Worker:
 
     def cause_of_death(self) -> str:
         """A few words for an error message: the signal or exit status, and the last line it wrote."""
-        status = self.process.wait()
+        try:
+            status = self.process.wait(1.0)  # its socket is closed: it is about to end by itself
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            status = self.process.wait()
         how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         words = self.last_words().splitlines()
         return f"{how} ({words[-1].strip()})" if words else how
