@@ -1,0 +1,185 @@
+"""End to end against the model alone, and against a loop in the reference's style, in one run on this machine.
+
+    python bench/end_to_end.py --models ssl4eo-s2,ssl4eo-s1,dinov2 --precisions fp32,auto --cells 24 --rounds 3
+    python bench/end_to_end.py --compare bench/results/end-to-end-OLD.json   # ratios of this run against a stored one
+
+What is compared (A B A B, medians over the rounds):
+
+* ``end_to_end``: the real command on a shard of copies of the packaged sample cell (uncompressed blobs), cells per second
+  between the first and the last finished cell, each device worker's first cell (warm-up) left out.
+* ``model_alone``: as many processes as the run had device workers, with the same network, precision, threads and
+  micro-batches, on tensors that are already there.
+* ``reference_style``: one process that reads, decodes with rasterio, upsamples, stacks, casts, fragments and runs the
+  untouched fp32 network on one cell at a time, with all cores.  Our own few lines, not the published code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "bench" / "results"
+SAMPLE = ROOT / "mtembed" / "sample"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+@dataclass
+class Measurement:
+    """Medians over the rounds, cells per second; ratios are medians of the rounds' own ratios."""
+
+    model: str
+    precision: str
+    processes: int
+    threads: int
+    batch: int
+    end_to_end: float
+    model_alone: float
+    reference_style: float
+    to_model_alone: float
+    to_reference_style: float
+
+
+def main() -> None:
+    options = arguments()
+    results = []
+    with tempfile.TemporaryDirectory(prefix="mtembed-bench-") as folder:
+        for model in options.models.split(","):
+            shard = archive(Path(folder), model, options.cells)
+            for precision in options.precisions.split(","):
+                results.append(measure(shard, model, precision, options.rounds, Path(folder)))
+                print(line(results[-1]), flush=True)
+    report = {"machine": machine(), "when": datetime.now(UTC).isoformat(timespec="seconds"), "cells": options.cells,
+              "rounds": options.rounds, "results": [asdict(result) for result in results]}  # fmt: skip
+    target = Path(options.output) if options.output else RESULTS / "end-to-end-cpu.json"
+    if options.compare:
+        compare(report, json.loads(Path(options.compare).read_text()))
+    target.write_text(json.dumps(report, indent=1) + "\n")
+    print(f"written to {os.path.relpath(target)}")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default="ssl4eo-s2,ssl4eo-s1,dinov2")
+    parser.add_argument("--precisions", default="fp32,auto")
+    parser.add_argument("--cells", type=int, default=24, help="cells per end-to-end round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--output", help="JSON to write; default bench/results/end-to-end-cpu.json")
+    parser.add_argument("--compare", help="a stored JSON: a to_model_alone ratio that fell by over 10 %% is an error")
+    return parser.parse_args()
+
+
+def archive(folder: Path, model: str, cells: int) -> Path:
+    """A shard of ``cells`` copies of the packaged sample cell that the model was made for."""
+    source = {"ssl4eo-s2": "S2L1C", "ssl4eo-s1": "S1RTC", "rcf": "S2L1C"}.get(model, "S2L2A")
+    row = pq.read_table(SAMPLE / f"Core-{source}/images/part_00001.parquet")
+    path = folder / model / "images" / "part_00001.parquet"
+    path.parent.mkdir(parents=True)
+    pq.write_table(pa.concat_tables([row.slice(0, 1)] * cells), path, row_group_size=1, compression="snappy")
+    return path
+
+
+def measure(shard: Path, model: str, precision: str, rounds: int, folder: Path) -> Measurement:
+    rates: dict[str, list[float]] = {"end_to_end": [], "model_alone": [], "reference_style": []}
+    settings: dict[str, Any] = {}
+    for number in range(rounds):
+        settings, processes, rate = end_to_end(shard, model, precision, folder / f"out-{model}-{precision}-{number}")
+        rates["end_to_end"].append(rate)
+        rates["model_alone"].append(model_alone(model, settings, processes, shard))
+        rates["reference_style"].append(reference_style(model, shard))
+    middle = {name: round(statistics.median(values), 4) for name, values in rates.items()}
+    ratios = {
+        name: round(statistics.median(a / b for a, b in zip(rates["end_to_end"], rates[name], strict=True)), 3)
+        for name in ("model_alone", "reference_style")
+    }
+    return Measurement(
+        model, settings["precision"], processes, settings["threads"], settings["batch"], **middle,
+        to_model_alone=ratios["model_alone"], to_reference_style=ratios["reference_style"],
+    )  # fmt: skip
+
+
+def end_to_end(shard: Path, model: str, precision: str, output: Path) -> tuple[dict[str, Any], int, float]:
+    """The real command; its rate from the timings it wrote."""
+    command = [sys.executable, "-m", "mtembed.cli", "--model", model, "--precision", precision, "--quiet"]
+    weights = [] if model == "rcf" else ["--weights", "random:1"]
+    subprocess.run([*command, *weights, "--output", output, shard], env=ENVIRONMENT, check=True)
+    timings = pq.read_table(output / "timings" / "part_00001.parquet").to_pydict()
+    ended = np.array(timings["started"]) + np.array(timings["total"]) / 1e3
+    workers = np.array([name.split()[-1] for name in timings["worker"]])
+    warm = max(ended[workers == worker].min() for worker in set(workers))
+    settings = json.loads((output / "manifest.json").read_text())["settings"]
+    return settings, len(set(workers)), float((ended > warm).sum() / (ended.max() - warm))
+
+
+def model_alone(model: str, settings: dict[str, Any], processes: int, shard: Path) -> float:
+    """Cells per second of all processes together on resident tensors."""
+    source = json.dumps({"model": model, **{k: settings[k] for k in ("precision", "threads", "batch", "source", "fragment_size")}})
+    env = {**ENVIRONMENT, "OMP_NUM_THREADS": str(settings["threads"]), "MKL_NUM_THREADS": str(settings["threads"])}
+    children = [
+        subprocess.Popen([sys.executable, __file__.replace("end_to_end", "model_alone"), source], env=env, text=True,
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(processes)
+    ]  # fmt: skip
+    for child in children:
+        child.stdout.readline()  # type: ignore[union-attr]  # warm
+    for child in children:
+        child.stdin.write("go\n")  # type: ignore[union-attr]
+        child.stdin.flush()  # type: ignore[union-attr]
+    return sum(float(child.communicate()[0]) for child in children)
+
+
+def reference_style(model: str, shard: Path) -> float:
+    """Cells per second of a plain loop, from a process of its own with all cores."""
+    command = [sys.executable, str(ROOT / "bench" / "reference_style.py"), model, str(shard)]
+    return float(subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def machine() -> dict[str, Any]:
+    from mtembed import machine as this
+    from mtembed.manifest import versions
+
+    return {"cpu": this.cpu_name(), "cores": this.cores(), "bf16": this.fast_bf16(), "python": platform.python_version(),
+            "load_at_start": round(os.getloadavg()[0], 2), **versions()}  # fmt: skip
+
+
+def line(result: Measurement) -> str:
+    return (
+        f"{result.model:10s} {result.precision:5s} {result.processes} x {result.threads} threads: "
+        f"end to end {result.end_to_end:.3f} cells/s = {result.to_model_alone:.2f} of the model alone "
+        f"({result.model_alone:.3f}), {result.to_reference_style:.1f} x the reference-style loop ({result.reference_style:.3f})"
+    )
+
+
+def compare(new: dict[str, Any], old: dict[str, Any]) -> None:
+    """Ratios only: absolute speeds of two days cannot be compared."""
+    before = {(r["model"], r["precision"]): r["to_model_alone"] for r in old["results"]}
+    worse = []
+    for result in new["results"]:
+        then = before.get((result["model"], result["precision"]))
+        if then is not None:
+            change = result["to_model_alone"] / then - 1
+            print(f"{result['model']} {result['precision']}: {then:.3f} -> {result['to_model_alone']:.3f} ({change:+.1%})")
+            worse += [result["model"]] if change < -0.10 else []
+    if worse:
+        sys.exit(f"fell by more than 10 %: {', '.join(worse)}")
+
+
+if __name__ == "__main__":
+    started = time.monotonic()
+    main()
+    print(f"took {time.monotonic() - started:.0f} s")
