@@ -17,7 +17,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -113,6 +113,42 @@ class Journal:
         timing = CellTiming(**content["timing"])
         record = _from_json(content["record"]) if content["record"] else None
         self.entries[timing.row_group] = Entry(timing, record, body, following - body)
+
+
+def read_journal(path: Path) -> list[CellTiming]:
+    """Timings of the whole frames of a journal, in order, beside its writer: reads only, locks and maps nothing.
+
+    Only the last frame can be torn, so only its checksum is looked at; a journal that is gone has no frames.
+    """
+    try:
+        with path.open("rb") as file:
+            texts = _texts(file, os.fstat(file.fileno()).st_size)
+    except FileNotFoundError:
+        return []
+    timings = [json.loads(text)["timing"] for text in texts[1:]]
+    return [CellTiming(**{**timing, "warnings": tuple(timing["warnings"])}) for timing in timings]
+
+
+def _texts(file: BinaryIO, size: int) -> list[bytes]:
+    """The texts of the whole frames among the first ``size`` bytes; vectors are skipped, all but the last ones."""
+    texts: list[bytes] = []
+    end = checksum = body_length = 0
+    while end + HEAD.size <= size:
+        file.seek(end)
+        head = file.read(HEAD.size)
+        if len(head) < HEAD.size or not head.startswith(MAGIC):
+            break
+        _, text_length, following_length, following_checksum = HEAD.unpack(head)
+        if end + HEAD.size + text_length + following_length > size:
+            break
+        end += HEAD.size + text_length + following_length
+        body_length, checksum = following_length, following_checksum
+        texts.append(file.read(text_length))
+    if texts:
+        file.seek(end - body_length)
+        if zlib.crc32(file.read(body_length), zlib.crc32(texts[-1])) != checksum:
+            texts.pop()
+    return texts
 
 
 def _frame(data: mmap.mmap, start: int, size: int) -> tuple[bytes, int, int] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -10,28 +11,28 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from mtembed.progress import ADVICE, Progress
+from mtembed.console import Every, duration, progress_facts, sentence
+from mtembed.progress import Progress
 
 DRAW_EVERY_S = 0.5
+DEVICES_SHOWN = 8  # more device workers share one line
+BAR = 20
 
 
 class LiveView:
     """Redrawn twice a second; notes scroll above it."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
-        self._live = Live(Text("starting"), console=self._console, auto_refresh=False, transient=True)
+    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._live = Live(Text("starting"), console=console or Console(stderr=True), auto_refresh=False, transient=True)
         self._live.start()
-        self._next = 0.0
+        self._due = Every(DRAW_EVERY_S, clock=clock)
 
     def tick(self, progress: Progress) -> None:
-        if time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + DRAW_EVERY_S
-        self._live.update(draw(progress), refresh=True)
+        if self._due():
+            self._live.update(draw(progress), refresh=True)
 
     def note(self, text: str) -> None:
-        self._live.console.print(text, style="dim")
+        self._live.console.print(text, style="dim", markup=False, highlight=False)
 
     def close(self) -> None:
         self._live.stop()
@@ -39,25 +40,56 @@ class LiveView:
 
 def draw(progress: Progress) -> Group:
     """Counts, rates, devices, queues, and the sentence that names the limit."""
-    from mtembed.console import duration, progress_facts
+    table = Table.grid(padding=(0, 2))
+    for row in (*_counts(progress), *_busy(progress)):
+        table.add_row(*row)
+    return Group(table, Text(sentence(progress), style="bold"))
 
+
+Row = tuple[str, ProgressBar | str, str | Text]
+
+
+def _counts(progress: Progress) -> list[Row]:
     facts = progress_facts(progress)
     total = max(1, progress.total)
     finished = progress.resumed + progress.done + progress.failed
-    table = Table.grid(padding=(0, 2))
-    eta = "-" if facts["eta_s"] is None else duration(facts["eta_s"])
-    table.add_row(
-        "cells", f"{finished} of {'~' if progress.unopened else ''}{total}", ProgressBar(total, finished, width=30)
-    )
-    failed = f"[red]{progress.failed}[/]" if progress.failed else "0"
-    table.add_row(
-        "", f"{progress.done} done now, {failed} failed", f"shards {facts['shards_done']} of {facts['shards']}"
-    )
-    table.add_row("speed", f"{facts['cells_per_s']:.2f} cells/s", f"{facts['bytes_per_s'] / 1e9:.3f} GB/s read")
-    table.add_row("time", f"{duration(facts['elapsed_s'])} so far", f"{eta} left")
-    busy = "  ".join(f"{kind} {share:4.0%}" for kind, share in progress.busy.items()) or "-"
-    table.add_row("busy", busy, f"queue: {progress.ready} ready, {progress.free} slots free")
+    about = "~" if progress.unopened else ""
+    failed = (f"{progress.failed:,} failed", "red" if progress.failed else "")
+    cells = Text.assemble(f"{progress.done:,} done, ", failed, f", {about}{progress.remaining:,} to go")
+    if progress.resumed:
+        cells.append(f", {progress.resumed:,} were there before")
+    left = "-" if facts["eta_s"] is None else duration(facts["eta_s"])
+    filled = progress.slots - progress.free
+    return [
+        ("cells", _bar(finished, total), cells),
+        ("shards", "", f"{progress.shards_done:,} of {progress.shards:,}"),
+        ("speed", "", f"{progress.cells_per_s:.2f} cells/s, {progress.bytes_per_s / 1e9:.3f} GB/s read"),
+        ("time", "", f"{duration(progress.elapsed_s)} so far, {left} left"),
+        (
+            "queue", _bar(filled, max(1, progress.slots)),
+            f"{filled} of {progress.slots} slots filled, {progress.ready} wait for a device",
+        ),
+    ]  # fmt: skip
+
+
+def _busy(progress: Progress) -> list[Row]:
+    """Utilisation of each kind of worker, and of every device while they are few."""
+    rows = [_share(kind, share) for kind, share in progress.busy.items() if kind != "device"]
+    devices = list(progress.devices.items())
+    if len(devices) <= DEVICES_SHOWN:
+        rows[1:1] = [_share(name, share) for name, share in devices]
+    else:
+        shares = [share for _, share in devices]
+        spread = f" busy on average, {min(shares):.0%} to {max(shares):.0%}"
+        rows.insert(1, _share(f"{len(devices)} devices", sum(shares) / len(shares), spread))
     if progress.deaths:
-        table.add_row("workers", f"{progress.deaths} replaced", "")
-    sentence = "stopping: finishing what is in flight" if progress.stopping else ADVICE[progress.limiting]
-    return Group(table, Text(sentence, style="bold"))
+        rows.append(("workers", "", f"{progress.deaths} died and were replaced"))
+    return rows
+
+
+def _share(name: str, share: float, words: str = " busy") -> Row:
+    return name, _bar(share, 1.0), f"{share:.0%}{words}"
+
+
+def _bar(done: float, total: float) -> ProgressBar:
+    return ProgressBar(total, done, width=BAR, finished_style="bar.complete")

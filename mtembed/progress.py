@@ -21,7 +21,11 @@ ADVICE = {
 
 @dataclass(slots=True)
 class Progress:
-    """Counts of this start unless named otherwise; ``known`` cells are those of shards opened so far."""
+    """Counts of this start unless named otherwise; ``known`` cells are those of shards opened so far.
+
+    ``most`` is what ``known`` can grow to at most (None: no limit).  ``busy`` holds each kind of worker's share of time
+    with work at hand, 0..1, over the last second or so; ``devices`` each device worker's.
+    """
 
     shards: int = 0
     shards_done: int = 0
@@ -35,14 +39,21 @@ class Progress:
     deaths: int = 0
     ready: int = 0
     free: int = 0
+    slots: int = 0
     unopened: int = 0
+    most: int | None = None
     stopping: bool = False
     limiting: str = "start"
     busy: dict[str, float] = field(default_factory=dict)
+    devices: dict[str, float] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     _recent: deque[tuple[float, int, int]] = field(default_factory=deque)
     _busy_before: dict[str, float] = field(default_factory=dict)
     _observed: float = 0.0
+    _shards_before: int = 0
+
+    def __post_init__(self) -> None:
+        self._shards_before = self.shards_done
 
     def count(self, timing: CellTiming) -> None:
         """One more cell is safe on disk."""
@@ -82,13 +93,18 @@ class Progress:
     @property
     def total(self) -> int:
         """Cells of this start, shards not yet opened counted like the average of those opened."""
-        opened = max(1, self.shards - self.unopened)
-        return self.known + round(self.known / opened * self.unopened)
+        opened = max(1, self.shards - self._shards_before - self.unopened)
+        total = self.known + round(self.known / opened * self.unopened)
+        return total if self.most is None else min(total, max(self.most, self.known))
+
+    @property
+    def remaining(self) -> int:
+        return max(0, self.total - self.resumed - self.done - self.failed)
 
     @property
     def eta_s(self) -> float | None:
-        rate, left = self.cells_per_s, self.total - self.resumed - self.done - self.failed
-        return left / rate if rate > 0 else None
+        rate = self.cells_per_s
+        return self.remaining / rate if rate > 0 else None
 
     def _rate(self, column: int) -> float:
         if len(self._recent) < 2:
@@ -97,13 +113,16 @@ class Progress:
         return (last[column] - first[column]) / max(1e-9, last[0] - first[0])
 
     def _utilisation(self, workers: list[Worker], now: float) -> None:
-        for kind in ("decode", "device", "write"):
-            mine = [w for w in workers if w.kind == kind]
-            busy = sum(w.busy_s + (now - w.busy_since if w.tasks else 0.0) for w in mine)
-            if self._observed and mine:
-                share = (busy - self._busy_before.get(kind, 0.0)) / (now - self._observed) / len(mine)
-                self.busy[kind] = min(1.0, max(0.0, share))
-            self._busy_before[kind] = busy
+        busy = {w.name: w.busy_s + (now - w.busy_since if w.tasks else 0.0) for w in workers}
+        if self._observed:
+            passed, before = now - self._observed, self._busy_before
+            shares = {name: min(1.0, max(0.0, (s - before.get(name, 0.0)) / passed)) for name, s in busy.items()}
+            self.devices = {w.name: shares[w.name] for w in workers if w.kind == "device"}
+            for kind in ("decode", "device", "write"):
+                mine = [shares[w.name] for w in workers if w.kind == kind]
+                if mine:
+                    self.busy[kind] = sum(mine) / len(mine)
+        self._busy_before = busy
 
     def _limiting(self) -> str:
         if not self.done and not self.failed:

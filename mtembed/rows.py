@@ -124,9 +124,9 @@ def _cell_columns(records: Sequence[CellRecord], cell: npt.NDArray[np.int64]) ->
 
 
 def _grid_numbers(grid_cell: str) -> tuple[int | None, int | None]:
-    """Return the signed row (up) and column (right) of a name like ``110D_457L``."""
+    """Return the signed row (up) and column (right) of a name like ``110D_457L``; None where int16 cannot hold them."""
     match = _GRID_CELL.fullmatch(grid_cell)
-    if not match:
+    if not match or max(len(match[1]), len(match[3])) > 4:  # the grid has 2004 rows and 4008 columns
         return None, None
     row, up, col, right = match.groups()
     return int(row) * (1 if up == "U" else -1), int(col) * (1 if right == "R" else -1)
@@ -207,6 +207,7 @@ def writer_options(dtype: Dtype) -> dict[str, Any]:
         "use_dictionary": [*_REPETITIVE, "pixel_bbox.list.element"],
         "use_byte_stream_split": split,
         "write_statistics": [*_REPETITIVE, *_MEASURED, "parquet_row"],
+        "write_page_checksum": True,
     }
 
 

@@ -23,8 +23,9 @@ CLOCK = time.time() - time.monotonic()  # seconds since 1970 at which this machi
 class Normalisation:
     """How raw pixels become network input.
 
-    ``reflectance``: x / 10000.  ``rgb``: (clip(2.5 x / 10000, 0, 1) - mean) / std.  ``decibel``: 10 log10(max(x, 1e-10))
-    mapped from mean - 2 std .. mean + 2 std onto 0..1 and clipped; nodata, NaN, negatives and -inf give 0, +inf gives 1.
+    ``reflectance``: x / 10000.  ``rgb``: (clip(2.5 x / 10000, 0, 1) - mean) / std.
+    ``decibel``: 10 log10(max(x, 1e-10)) mapped from mean - 2 std .. mean + 2 std onto 0..1 and clipped; nodata, NaN,
+    negatives and -inf give 0, +inf gives 1.
     ``mean`` and ``std`` hold one value per band (empty for ``reflectance``).
     """
 

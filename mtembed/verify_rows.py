@@ -7,6 +7,7 @@ footprint is projected again, corner by corner, and compared.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ class Group:
     @property
     def starts(self) -> Numbers:
         """First row of every cell."""
-        return np.flatnonzero(np.r_[True, self.same_cell]) if self.cell is not None else np.arange(1)
+        return np.flatnonzero(np.r_[True, ~self.same_cell]) if self.cell is not None else np.arange(1)
 
     @property
     def same_cell(self) -> Mask:
@@ -187,7 +188,7 @@ def _check_bbox(group: Group, bounds: Doubles) -> None:
     group.found.rows("bbox", _away(stored, bounds, DEGREES), "bbox is not the box around geometry")
 
 
-# -- where fragments are ------------------------------------------------------------------------------------------------
+# -- where fragments are ------------------------------------------------------------------------------------------
 
 
 def _check_pixels(group: Group) -> bool:
@@ -219,8 +220,7 @@ def _check_complete(group: Group, pixels: Numbers) -> None:
 
 
 def _pairs(starts: Numbers, end: int) -> Iterator[tuple[int, int]]:
-    edges = [*starts.tolist(), end]
-    return zip(edges[:-1], edges[1:], strict=True)
+    return itertools.pairwise([*starts.tolist(), end])
 
 
 @functools.lru_cache(maxsize=256)
@@ -317,11 +317,11 @@ def _check_geometry(group: Group, geometry: npt.NDArray[Any], rings: Doubles) ->
 
 def _unwrapped(geometry: Any) -> Any:
     """The parts on both sides of the antimeridian put together, longitudes from 0 to 360."""
-    parts = [
-        shapely.transform(part, lambda xy: np.column_stack([np.where(xy[:, 0] < 0, xy[:, 0] + 360, xy[:, 0]), xy[:, 1]]))
-        for part in shapely.get_parts(geometry)
-    ]
-    return shapely.union_all(parts)
+    return shapely.union_all(shapely.transform(shapely.get_parts(geometry), _eastwards))
+
+
+def _eastwards(points: Doubles) -> Doubles:
+    return np.column_stack([np.where(points[:, 0] < 0, points[:, 0] + 360, points[:, 0]), points[:, 1]])
 
 
 def _clockwise(geometry: npt.NDArray[Any]) -> Mask:

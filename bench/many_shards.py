@@ -1,0 +1,78 @@
+"""A simulated archive of many tiny shards: time to embed, time to plan and resume, memory of the process tree.
+
+    python bench/many_shards.py --shards 5000 [--keep FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLE = ROOT / "mtembed/sample/Core-S1RTC/images/part_00001.parquet"
+SIDE = 32
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shards", type=int, default=5000)
+    parser.add_argument("--keep", help="build and leave the archive and the dataset here")
+    options = parser.parse_args()
+    folder = Path(options.keep or tempfile.mkdtemp(prefix="mtembed-bench-"))
+    try:
+        archive(folder / "images", options.shards)
+        print(json.dumps(measure(folder, options.shards)))
+    finally:
+        if not options.keep:
+            shutil.rmtree(folder)
+
+
+def archive(images: Path, count: int) -> None:
+    """One cell of 32 px a shard: the same bytes under many names."""
+    if images.exists():
+        return
+    images.mkdir(parents=True)
+    sys.path.insert(0, str(ROOT))
+    from tests.shards import default_cells, make_shard
+
+    first = make_shard(images / "part_00000.parquet", default_cells(1, SIDE), "S1RTC").path
+    content = first.read_bytes()
+    for number in range(1, count):
+        (images / f"part_{number:05d}.parquet").write_bytes(content)
+
+
+def measure(folder: Path, count: int) -> dict[str, float]:
+    command = [sys.executable, "-m", "mtembed.cli", "--model", "rcf", "--fragment-size", str(SIDE), "--quiet",
+               "--output", str(folder / "out"), str(folder / "images")]  # fmt: skip
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    started = time.monotonic()
+    subprocess.run(command, env=env, check=True)
+    first = time.monotonic() - started
+    again = []
+    for _ in range(3):
+        started = time.monotonic()
+        subprocess.run(command, env=env, check=True)
+        again.append(time.monotonic() - started)
+    timings = [pq.read_table(p, columns=["started", "total"]).to_pylist()[0] for p in sorted((folder / "out/timings").iterdir())]
+    ended = sorted(row["started"] + row["total"] / 1e3 for row in timings)
+    tenth = len(ended) // 10
+    return {
+        "shards": count,
+        "embed_s": round(first, 1),
+        "first_tenth_s": round(ended[tenth] - ended[0], 2),
+        "last_tenth_s": round(ended[-1] - ended[-1 - tenth], 2),
+        "resume_s": round(sorted(again)[1], 2),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""What is in a file or folder of embeddings: sizes, types, how it was made, and whether the vectors look healthy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mtembed.dataset import read_json
+from mtembed.errors import OutputError, UsageError
+from mtembed.rows import Dtype, schema
+from mtembed.source import first_line
+from mtembed.writer import PART_KEY
+
+SAMPLE_BYTES = 2 << 30  # of vectors that are read; more than that is sampled
+PIECE = 4096  # vectors looked at together
+
+
+def of_file(path: Path) -> dict[str, Any]:
+    """Facts about one part; what made it is read from the manifest beside its folder.  Raises UsageError."""
+    return {"kind": "embeddings", "file": path.name} | _facts([path], path.parent.parent)
+
+
+def of_folder(path: Path) -> dict[str, Any]:
+    """Facts about all parts of an output folder together.  Raises UsageError."""
+    parts = sorted((path / "embeddings").glob("*.parquet"))
+    if not parts:
+        raise UsageError(f"{path} is a folder without embeddings/*.parquet: name shards, parts or an output folder")
+    return {"kind": "dataset", "file": path.absolute().name} | _facts(parts, path)
+
+
+def _facts(parts: Sequence[Path], root: Path) -> dict[str, Any]:
+    footers = [_footer(path) for path in parts]
+    kinds = {str(arrow.field("embedding").type) for _, arrow in footers}
+    dtype, dim = _vector_type(footers[0][1])
+    rows = sum(metadata.num_rows for metadata, _ in footers)
+    stored = {_storage(metadata) for metadata, _ in footers if metadata.num_row_groups}
+    geo = [json.loads((metadata.metadata or {}).get(b"geo", b"{}")) for metadata, _ in footers[:1]]
+    cells = [_cells(metadata) for metadata, _ in footers]
+    return {
+        "bytes": sum(path.stat().st_size for path in parts),
+        "parts": len(parts),
+        "rows": rows,
+        "cells": None if None in cells else sum(count for count in cells if count is not None),
+        "dtype": dtype,
+        "dim": dim,
+        "vector_types": sorted(kinds),
+        "row_groups": sum(metadata.num_row_groups for metadata, _ in footers),
+        "storage": sorted(stored),
+        "geoparquet": geo[0].get("version"),
+        "columns": footers[0][1].names,
+        "schema": _schema_name([arrow for _, arrow in footers], dtype, dim),
+        **_origin(root),
+        "health": _health(parts, [metadata for metadata, _ in footers], dim),
+    }
+
+
+def _footer(path: Path) -> tuple[pq.FileMetaData, pa.Schema]:
+    try:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            if "embedding" not in file.schema_arrow.names:
+                raise UsageError(f"{path} has no column embedding: name parts of an output folder")
+            return file.metadata, file.schema_arrow
+    except (OSError, pa.ArrowException) as error:
+        raise UsageError(
+            f"{path} is not a readable Parquet file ({first_line(error).rstrip('.')}): copy it again"
+        ) from error
+
+
+def _vector_type(arrow: pa.Schema) -> tuple[str, int | None]:
+    """Name of the values' type and the vector's length (None: lists of any length)."""
+    kind = arrow.field("embedding").type
+    if pa.types.is_fixed_size_list(kind):
+        return _plain(kind.value_type), kind.list_size
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _plain(kind.value_type), None
+    raise UsageError(f"the column embedding is {kind}, which is no list of numbers")
+
+
+def _plain(kind: pa.DataType) -> str:
+    return {"float": "float32", "halffloat": "float16", "double": "float64"}.get(str(kind), str(kind))
+
+
+def _storage(metadata: pq.FileMetaData) -> str:
+    """Codec and encodings of the vectors, as the first row group has them."""
+    group = metadata.row_group(0)
+    chunks = (group.column(i) for i in range(group.num_columns))
+    chunk = next(chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] == "embedding")
+    return ", ".join((chunk.compression.lower(), *(name for name in chunk.encodings if name != "RLE")))
+
+
+def _cells(metadata: pq.FileMetaData) -> int | None:
+    try:
+        return len(json.loads(metadata.metadata[PART_KEY])["cells"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _schema_name(schemas: Sequence[pa.Schema], dtype: str, dim: int | None) -> str:
+    for extras, name in ((False, "mtembed"), (True, "mtembed with extras")):
+        if dtype in ("float32", "float16") and dim is not None:
+            wanted = schema(dim, cast(Dtype, dtype), extras)
+            if all(arrow.equals(wanted) for arrow in schemas):
+                return name
+    return "other"
+
+
+def _origin(root: Path) -> dict[str, Any]:
+    """What the manifest says about how the vectors were made."""
+    try:
+        content = read_json(min(root.glob("manifest*.json")))
+        settings = content["settings"]
+        return {
+            "mtembed": content["mtembed"],
+            "random_weights": content["weights"]["random"],
+            **{name: settings[name] for name in ("model", "weights", "source", "precision", "fragment_size")},
+        }
+    except (ValueError, KeyError, TypeError, OutputError):
+        return {}
+
+
+def _health(parts: Sequence[Path], footers: Sequence[pq.FileMetaData], dim: int | None) -> dict[str, Any]:
+    """Looks at all vectors, or at evenly spread row groups where they are more than a few GB."""
+    paired = zip(parts, footers, strict=True)
+    groups = [(path, group) for path, footer in paired for group in range(footer.num_row_groups)]
+    vector_bytes = sum(footer.num_rows for footer in footers) * (dim or 1024) * 4
+    share = min(1.0, SAMPLE_BYTES / max(1, vector_bytes))
+    number = min(len(groups), max(1, round(share * len(groups))))
+    chosen = np.unique(np.linspace(0, len(groups) - 1, number).astype(int))
+    norms: list[npt.NDArray[np.float64]] = []
+    hashes = bytearray()
+    constant = 0
+    for index in chosen:
+        for vectors in _vectors(*groups[index]):
+            with np.errstate(over="ignore", invalid="ignore"):
+                norms.append(np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)))
+            constant += int((vectors == vectors[:, :1]).all(axis=1).sum())
+            hashes += b"".join(hashlib.blake2b(row, digest_size=8).digest() for row in np.ascontiguousarray(vectors))
+    return _summary(np.concatenate(norms) if norms else np.empty(0), np.frombuffer(hashes, np.uint64), constant)
+
+
+def _vectors(path: Path, group: int) -> Iterator[npt.NDArray[Any]]:
+    """The vectors of a row group, [n, D] in pieces.  Raises UsageError."""
+    try:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            for batch in file.iter_batches(PIECE, row_groups=[group], columns=["embedding"], use_threads=False):
+                if len(batch):
+                    yield np.asarray(batch.column(0).flatten()).reshape(len(batch), -1)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise UsageError(
+            f"row group {group} of {path} cannot be read ({first_line(error).rstrip('.')}): copy it again"
+        ) from error
+
+
+def _summary(norms: npt.NDArray[np.float64], hashes: npt.NDArray[np.uint64], constant: int) -> dict[str, Any]:
+    """``identical`` and ``constant`` are shares of vectors that another one equals, or whose values are all equal."""
+    finite = np.isfinite(norms)
+    counts = np.unique(hashes, return_counts=True)[1]
+    total = max(1, len(norms))
+    spread = norms[finite] if finite.any() else np.array([np.nan])
+    facts: dict[str, Any] = {"vectors": len(norms), "not_finite": int((~finite).sum())}
+    for name, value in (("min", spread.min()), ("median", np.median(spread)), ("max", spread.max())):
+        facts[f"norm_{name}"] = float(value) if np.isfinite(value) else None
+    return facts | {"identical": int(counts[counts > 1].sum()) / total, "constant": constant / total}

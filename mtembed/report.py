@@ -1,0 +1,208 @@
+"""What a run cost and what held it up, from its timing files and manifests."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtembed.errors import OutputError, UsageError
+from mtembed.report_data import STAGES, Cells, DatasetTimings, load
+from mtembed.report_limit import Limit, counted, find_limit
+from mtembed.report_work import Crew, Spread, Work, WorkerUse, intervals
+
+SCHEMA = "mtembed.report/1"
+FEW_CELLS = 50  # below, medians and projections are rough
+MOST_FAILURES = 10
+# Cells of the whole Major TOM Core (its metadata.parquet; also the grid cells of the paper's Table 1).
+CORE_CELLS = {"S2L1C": 2_245_886, "S2L2A": 2_245_886, "S1RTC": 1_469_955}
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What lies between two stages: how long its items wait for a worker, and workers for an item, per cell."""
+
+    items: str
+    workers: str
+    item_waits: Spread
+    worker_waits: Spread
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """The whole archive on the machines that made this dataset, at the rate they had while at work."""
+
+    archive: str
+    cells: int
+    hours: float | None
+    price_per_hour: float | None
+    cost: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything ``mtembed report`` says; the fields are the keys of ``--json``, in their order.
+
+    ``total_s`` is wall time over all starts and processes, ``seconds_per_cell`` its share per embedded cell;
+    ``cells_per_s`` leaves out the time before the first cell was on a device.
+    """
+
+    schema: str
+    model: str
+    source: str
+    patch_size: int
+    cells: int
+    embeddings: int
+    seconds_per_cell: float | None
+    total_s: float
+    stages: dict[str, Spread]
+    limiting_stage: str | None
+    evidence: str
+    advice: str
+    finished: bool
+    failed: int
+    failures: list[dict[str, Any]]
+    warnings: list[str]
+    notes: list[str]
+    cells_per_s: float | None
+    bytes_per_s: float | None
+    crews: dict[str, Crew]
+    queues: list[Queue]
+    workers: list[WorkerUse]
+    projection: Projection
+    made_with: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def report(root: Path, price_per_hour: float | None = None, html: Path | None = None) -> Report:
+    """Of the dataset in ``root``, finished or not; with ``html`` also as a page there.
+
+    ``price_per_hour`` is of all machines together.  Raises UsageError when ``root`` is no dataset, OutputError when one
+    of its files is damaged or the page cannot be written.
+    """
+    if price_per_hour is not None and not price_per_hour >= 0:
+        raise UsageError(f"--price-per-hour {price_per_hour} is not possible: give the price of one hour, 0 or more")
+    timings = load(root)
+    work = Work(timings)
+    result = summarise(timings, work, price_per_hour)
+    if html is not None:
+        from mtembed.report_html import page
+
+        try:
+            html.write_text(page(result, timings.cells, work), encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"{html} cannot be written ({error.strerror}): choose another file for --html") from error
+    return result
+
+
+def summarise(timings: DatasetTimings, work: Work, price_per_hour: float | None = None) -> Report:
+    """The report of a dataset that was loaded."""
+    cells, older, manifest = timings.cells, timings.older, timings.manifests[0]
+    settings = manifest["settings"]
+    whole = cells.embedded
+    stages = {name: Spread.of(cells.stage(name)[whole]) for name in STAGES}
+    crews = {kind: work.crew(kind) for kind in ("decode", "device", "write")}
+    queues = _queues(cells, work)
+    limit = _limit(cells, crews, queues, settings)
+    done = int(cells.ok.sum()) + older["cells"]
+    total_s = _total_seconds(timings, work, len(cells))
+    rate = int(cells.ok.sum()) / work.seconds if work.seconds > 0 else None
+    return Report(
+        SCHEMA, settings["model"], settings["source"], settings["fragment_size"], done,
+        int(cells.fragments[cells.ok].sum()) + older["embeddings"],
+        round(total_s / done, 6) if done else None, round(total_s, 3), stages, limit.stage if limit else None,
+        limit.evidence if limit else "Nothing was embedded yet.", limit.advice if limit else "",
+        not timings.unfinished, int((~cells.ok).sum()) + older["failed"], _failures(cells), _warnings(timings),
+        _notes(timings, len(cells)), rate, float(cells.bytes_in.sum()) / work.seconds if rate else None, crews, queues,
+        work.uses(), _projection(settings["source"], rate, price_per_hour), _made_with(timings.manifests),
+    )  # fmt: skip
+
+
+def _total_seconds(timings: DatasetTimings, work: Work, looked_at: int) -> float:
+    """Wall time: what the manifests say (with start-up), or what the timings show (with killed starts), if more."""
+    shown = work.at_work.seconds
+    unseen = timings.older["cells"] + timings.older["failed"]
+    if looked_at:
+        shown *= 1 + unseen / looked_at
+    return max([shown, *(float(manifest.get("seconds", 0.0)) for manifest in timings.manifests)])
+
+
+def _queues(cells: Cells, work: Work) -> list[Queue]:
+    whole = cells.embedded
+    to_write = (cells.end - intervals(cells, "device")[1])[whole] * 1e3
+    return [
+        Queue("free slots", "decode workers", Spread(None, None), work.waits("decode")),
+        Queue("decoded cells", "device workers", Spread.of(cells.stage("ring_wait")[whole]), work.waits("device")),
+        Queue("vectors", "writer", Spread.of(np.maximum(to_write, 0.0)), work.waits("write")),
+    ]
+
+
+def _limit(cells: Cells, crews: Mapping[str, Crew], queues: list[Queue], settings: Mapping[str, Any]) -> Limit | None:
+    whole = cells.embedded
+    if not whole.any():
+        return None
+    means = {name: float(cells.stage(name)[whole].mean()) for name in STAGES}
+    return find_limit(
+        {kind: crew.busy for kind, crew in crews.items()},
+        means,
+        {kind: crew.count for kind, crew in crews.items()},
+        queues[1].item_waits.median_ms or 0.0,
+        queues[1].worker_waits.median_ms or 0.0,
+        settings,
+    )
+
+
+def _failures(cells: Cells) -> list[dict[str, Any]]:
+    most = sorted(cells.reasons.items(), key=lambda item: (-item[1], item[0]))[:MOST_FAILURES]
+    return [{"stage": stage, "error": error, "cells": count} for (stage, error), count in most]
+
+
+def _warnings(timings: DatasetTimings) -> list[str]:
+    """The run's own warnings, then those of cells with their number."""
+    said = [text for manifest in timings.manifests for text in manifest.get("warnings", [])]
+    counts: dict[str, int] = {}
+    for manifest in timings.manifests:
+        for text, count in manifest.get("totals", {}).get("warnings", {}).items():
+            counts[text] = counts.get(text, 0) + count
+    return [*dict.fromkeys(said), *(f"{counted(count)}: {text}" for text, count in sorted(counts.items()))]
+
+
+def _notes(timings: DatasetTimings, looked_at: int) -> list[str]:
+    notes = []
+    if timings.unfinished:
+        notes.append("the dataset is not finished: figures are of the cells that are safe so far")
+    if timings.older["cells"]:
+        notes.append(f"stages, queues and workers are of the last {counted(looked_at)}")
+    if looked_at < FEW_CELLS:
+        notes.append(f"only {counted(looked_at)}: medians and the projection are rough")
+    if timings.manifests[0].get("weights", {}).get("random"):
+        notes.append("made with random weights: the times are real, the vectors mean nothing")
+    return notes
+
+
+def _projection(source: str, rate: float | None, price: float | None) -> Projection:
+    count = CORE_CELLS[source]
+    hours = count / rate / 3600 if rate else None
+    return Projection(f"Core-{source}", count, hours, price, None if hours is None or price is None else hours * price)
+
+
+def _made_with(manifests: list[dict[str, Any]]) -> dict[str, Any]:
+    first = manifests[0]
+    settings = first["settings"]
+    encodings = sorted({name for manifest in manifests for name in manifest.get("totals", {}).get("encodings", {})})
+    return {
+        "mtembed": first.get("mtembed"),
+        "devices": sorted({device for manifest in manifests for device in manifest.get("devices", [])}),
+        "processes": len(manifests),
+        "starts": sum(manifest.get("runs", 1) for manifest in manifests),
+        **{name: settings[name] for name in ("device", "precision", "engine", "batch", "threads", "dtype")},
+        "weights": settings["weights"],
+        "encodings": encodings,
+        "started": min((manifest["started"] for manifest in manifests if "started" in manifest), default=None),
+    }

@@ -1,0 +1,101 @@
+"""Which stage holds a run up, by what evidence, and what to change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+NEARLY = 0.1  # crews whose busy shares differ by less are told apart by the queue between them
+BUSY = 0.5  # below this share nobody is busy enough to be named as the cause without a doubt
+STAGES_OF = {
+    "decode": ("read", "decode"),
+    "device": ("upload", "preprocess", "forward", "download"),
+    "write": ("write",),
+}
+CREW = {"decode": "decode workers", "device": "device workers", "write": "the writer"}
+SUBJECT = {
+    "read": "Reading the shards limits the run",
+    "decode": "Decoding limits the run",
+    "upload": "Copying bands to the device limits the run",
+    "preprocess": "Cutting and normalising fragments limits the run",
+    "forward": "The model's forward pass limits the run",
+    "download": "Copying vectors back limits the run",
+    "write": "Writing limits the run",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The limiting stage (a name of ``stages``), the evidence and the advice, one sentence each."""
+
+    stage: str
+    evidence: str
+    advice: str
+
+
+def find_limit(
+    busy: Mapping[str, float],
+    mean_ms: Mapping[str, float],
+    count: Mapping[str, int],
+    cell_waits_ms: float,
+    device_waits_ms: float,
+    settings: Mapping[str, Any],
+) -> Limit:
+    """From the crews' busy shares (0..1), mean stage times, crew sizes, and both sides' waits at the decoded cells."""
+    crew = _limiting_crew(busy, cell_waits_ms, device_waits_ms)
+    stage = max(STAGES_OF[crew], key=lambda name: mean_ms[name])
+    others = ", ".join(f"{CREW[kind]} {busy[kind]:.0%}" for kind in CREW if kind != crew)
+    subject = SUBJECT[stage] if busy[crew] >= BUSY else f"Nobody was busy half of the time, {CREW[crew]} most"
+    evidence = (
+        f"{subject}: {CREW[crew]} {'was' if crew == 'write' else 'were'} busy {busy[crew]:.0%} of the time "
+        f"({others}); a decoded cell waited {milliseconds(cell_waits_ms)} for a device, "
+        f"a device {milliseconds(device_waits_ms)} for a cell (medians)."
+    )
+    return Limit(stage, evidence, _advice(stage, count, settings, busy[crew]))
+
+
+def _limiting_crew(busy: Mapping[str, float], cell_waits_ms: float, device_waits_ms: float) -> str:
+    busiest = max(CREW, key=lambda kind: busy[kind])
+    if busiest == "write" or abs(busy["decode"] - busy["device"]) > NEARLY:
+        return busiest
+    return "device" if cell_waits_ms >= device_waits_ms else "decode"
+
+
+def _advice(stage: str, count: Mapping[str, int], settings: Mapping[str, Any], busy: float) -> str:
+    if busy < BUSY:
+        return "Let it run for longer; if it stays so, raise --slots and --workers."
+    on_cpu = settings["device"] == "cpu"
+    workers = f"--workers above {count['decode']}"
+    return {
+        "read": f"Put the shards on a faster disk, or raise {workers} so that more reads are under way.",
+        "decode": f"Raise {workers}" + ("." if on_cpu else ", or decode compressed bands with --decoder gpu."),
+        "upload": "Give the device a wider link to the host, or send compressed bands as they are with --decoder gpu.",
+        "preprocess": "Give the run more cores." if on_cpu else "Raise --batch.",
+        "forward": _faster_model(on_cpu, settings["precision"]),
+        "download": "Raise --batch.",
+        "write": "Put --output on a faster disk, or halve its bytes with --dtype float16.",
+    }[stage]
+
+
+def _faster_model(on_cpu: bool, precision: str) -> str:
+    if on_cpu:
+        return "Use a GPU or more cores, or try --engine openvino; more decode workers would not help."
+    more = "Use more GPUs" + (", or a 16-bit --precision" if precision == "fp32" else "")
+    return f"{more}; more decode workers would not help."
+
+
+def counted(count: int) -> str:
+    """'1 cell', '1,234 cells'."""
+    return f"{count:,} cell" + ("s" if count != 1 else "")
+
+
+def milliseconds(value: float | None) -> str:
+    """'12 ms', '0.4 ms', '3.1 s', or '-' for None."""
+    if value is None:
+        return "-"
+    if value >= 9_995:
+        return f"{value / 1e3:.0f} s"
+    if value >= 999.5:
+        return f"{value / 1e3:.1f} s"
+    return f"{value:.0f} ms" if value >= 9.95 or not value else f"{value:.1f} ms"
