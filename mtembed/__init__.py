@@ -1,8 +1,19 @@
-"""mtembed: turn Earth-observation archives in Major TOM layout into embeddings."""
+"""mtembed: turn Earth-observation archives in Major TOM layout into embeddings.
+
+``embed`` runs the pipeline and returns a ``RunSummary``; every error it raises is an ``MtembedError``.  Importing this
+package imports nothing but the standard library: the public names are fetched when they are first asked for.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mtembed.errors import MtembedError
+    from mtembed.run import embed
+    from mtembed.types import RunSummary
 
 __version__ = "0.1.0"
 
@@ -11,4 +22,16 @@ _CHECKOUT = Path(__file__).resolve().parent.parent
 if (_CHECKOUT / "setup.cfg").is_file() and (_CHECKOUT / "kernels").is_dir():
     __path__.append(str(_CHECKOUT))
 
-__all__ = ["__version__"]
+__all__ = ["MtembedError", "RunSummary", "__version__", "embed"]
+
+_HOMES = {"MtembedError": "mtembed.errors", "RunSummary": "mtembed.types", "embed": "mtembed.run"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,11 +1,254 @@
-"""The dataset card of an output folder."""
+"""The dataset card of an output folder: what it holds, what made it, how to read it.  From the manifest alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+SOURCES = {
+    "S2L1C": "Sentinel-2 Level-1C (top of atmosphere)",
+    "S2L2A": "Sentinel-2 Level-2A (surface)",
+    "S1RTC": "Sentinel-1 RTC (gamma nought, vv and vh)",
+}
+COLUMNS = (
+    ("unique_id", "string", "sha256 of footprint, time stamp, product and vector"),
+    ("embedding", "fixed-size list", "the vector"),
+    ("timestamp", "string", "sensing start, `YYYYMMDDTHHMMSS`"),
+    ("product_id", "string", "Copernicus product"),
+    ("grid_cell", "string", "Major TOM cell"),
+    ("grid_row_u, grid_col_r", "int16", "its row (up) and column (right), signed"),
+    ("geometry", "WKB", "footprint of the fragment's pixels, EPSG:4326, longitude first"),
+    ("centre_lat, centre_lon", "float32", "centre of the footprint in degrees"),
+    ("utm_footprint, utm_crs", "string", "the same footprint as WKT in the image's own CRS"),
+    ("pixel_bbox", "list of 4 int32", "column and row of the first pixel, then those behind the last, finest band"),
+    ("bbox", "struct", "bounds of the geometry (GeoParquet covering)"),
+)
+EXTRA_COLUMNS = (
+    ("nodata, saturated, cloud", "float32", "shares of the fragment's pixels, 0 to 1"),
+    ("baseline", "string", "Sentinel-2 processing baseline as in product_id"),
+    ("offset_removed", "bool", "whether the radiometric offset was taken off"),
+    ("parquet_url, parquet_row", "string, int64", "the image row in the archive"),
+)
+SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
+         (10**8, "10M<n<100M"), (10**9, "100M<n<1B"))  # fmt: skip
+SETTINGS_SHOWN = (
+    "fragment_size", "overlap", "border_shift", "offset", "max_nodata", "bbox", "limit", "precision", "engine",
+    "device", "batch", "threads", "dtype", "extras",
+)  # fmt: skip
+LISTED = 10
 
 
 def render(manifest: Mapping[str, Any]) -> str:
-    """Markdown with Hugging Face front matter, from the manifest alone."""
-    return f"# {manifest['model']['title']}\n"
+    """Markdown with Hugging Face front matter; the same manifest gives the same text."""
+    sections = (
+        _front_matter(manifest), _title(manifest), _warning(manifest), _contents(manifest), _columns(manifest),
+        _provenance(manifest), _failures(manifest), _loading(manifest), _licences(manifest), _citation(manifest),
+    )  # fmt: skip
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _front_matter(manifest: Mapping[str, Any]) -> str:
+    """YAML; strings are written as JSON, which YAML reads."""
+    settings, totals = manifest["settings"], manifest["totals"]
+    tags = ["earth-observation", "remote-sensing", "embeddings", "major-tom", "geospatial", "geoparquet"]
+    tags += ["sentinel-1" if settings["source"] == "S1RTC" else "sentinel-2", manifest["model"]["name"]]
+    size = next((name for limit, name in SIZES if totals["embeddings"] < limit), "n>1B")
+    lines = [
+        "---",
+        "license: cc-by-sa-4.0",
+        f"pretty_name: {json.dumps(_name(manifest), ensure_ascii=False)}",
+        "tags:",
+        *(f"- {tag}" for tag in tags),
+        "size_categories:",
+        f"- {json.dumps(size)}",
+        "configs:",
+        "- config_name: default",
+        "  data_files: embeddings/*.parquet",
+        "---",
+    ]
+    return "\n".join(lines)
+
+
+def _name(manifest: Mapping[str, Any]) -> str:
+    return f"{manifest['model']['name']} embeddings of Major TOM Core-{manifest['settings']['source']}"
+
+
+def _title(manifest: Mapping[str, Any]) -> str:
+    model, settings, totals = manifest["model"], manifest["settings"], manifest["totals"]
+    side = settings["fragment_size"]
+    return (
+        f"# {_name(manifest)}\n\n"
+        f"{totals['embeddings']:,} embeddings of {totals['cells']:,} {_plural('cell', totals['cells'])} "
+        f"of Major TOM Core, {SOURCES[settings['source']]}.\n"
+        f"Model: {model['title']}. Each row is a vector of {model['dim']} values for a window of {side} x {side} px."
+        + (_SHARED.format(settings["shard_count"]) if settings["shard_count"] > 1 else "")
+    )
+
+
+_SHARED = (
+    "\n\n{} processes write into this folder; the numbers below are those of the one that wrote this card last. "
+    "`mtembed report` joins them."
+)
+
+
+def _plural(noun: str, count: int) -> str:
+    return noun if count == 1 else f"{noun}s"
+
+
+def _warning(manifest: Mapping[str, Any]) -> str:
+    if not manifest["weights"]["random"]:
+        return ""
+    return (
+        "> **WARNING: RANDOM WEIGHTS.** The network was not trained; "
+        f"its weights are `{manifest['weights']['file']}`.\n> These vectors are good for tests and benchmarks only."
+    )
+
+
+def _contents(manifest: Mapping[str, Any]) -> str:
+    totals = manifest["totals"]
+    rows = [
+        ("shards", f"{totals['shards']:,}"),
+        ("cells", f"{totals['cells']:,}"),
+        ("failed cells", f"{totals['failed']:,}"),
+        ("embeddings", f"{totals['embeddings']:,}"),
+        ("image encodings met", _counted(totals["encodings"])),
+    ]
+    if manifest["settings"]["source"] != "S1RTC":
+        rows.append(("processing baselines met", _counted(totals["baselines"])))
+    return "## Contents\n\n" + _table(("what", "how many"), rows)
+
+
+def _columns(manifest: Mapping[str, Any]) -> str:
+    settings, dim = manifest["settings"], manifest["model"]["dim"]
+    columns = COLUMNS + (EXTRA_COLUMNS if settings["extras"] else ())
+    rows = [
+        (f"`{name}`".replace(", ", "`, `"), f"{settings['dtype']} x {dim}" if name == "embedding" else kind, text)
+        for name, kind, text in columns
+    ]
+    note = "GeoParquet 1.1, one file for each shard of the archive; cells in shard order, fragments row by row."
+    return "## Columns\n\n" + _table(("column", "type", "meaning"), rows) + f"\n\n{note}"
+
+
+def _provenance(manifest: Mapping[str, Any]) -> str:
+    model, weights, grid = manifest["model"], manifest["weights"], manifest["fragment_grid"]
+    norm = model["normalisation"]
+    constants = f", mean {_list(norm['mean'])}, std {_list(norm['std'])}" if norm["mean"] else ""
+    rows = [
+        ("model", model["title"]),
+        ("weights", f"`{weights['file']}`" + (f", sha256 `{weights['sha256']}`" if weights["sha256"] else "")),
+        ("bands, in order", " ".join(model["bands"])),
+        ("normalisation", norm["rule"] + constants),
+        ("fragments of a typical cell", f"rows {_list(grid['row_offsets'])}, columns {_list(grid['col_offsets'])} "
+         f"of {grid['typical_cell'][0]} x {grid['typical_cell'][1]} px"),
+        ("share of pixels in no fragment", f"{grid['uncovered_share']:.4%}"),
+        *((name.replace("_", " "), _shown(manifest["settings"].get(name))) for name in SETTINGS_SHOWN),
+        ("computed on", ", ".join(manifest.get("devices", [])) or "not recorded"),
+        ("mtembed", manifest["mtembed"]),
+        ("libraries", ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())),
+        ("command", f"`{manifest['command']}`"),
+        ("made", " to ".join(filter(None, (manifest.get("started"), manifest.get("ended"))))),
+    ]  # fmt: skip
+    warnings = "".join(f"\n\nNote: {warning}." for warning in manifest.get("warnings", []))
+    return "## Provenance\n\n" + _table(("what", "value"), rows) + warnings + _precision(manifest)
+
+
+def _precision(manifest: Mapping[str, Any]) -> str:
+    check = manifest.get("notes", {}).get("precision_check")
+    if not check:
+        return ""
+    return (
+        f"\n\nThe first {check['fragments']} fragments were computed again in fp32: {check['precision']} differs by "
+        f"{check['median_relative_l2']:.2e} (median) and {check['worst_relative_l2']:.2e} (worst) in relative L2."
+    )
+
+
+def _failures(manifest: Mapping[str, Any]) -> str:
+    failed = {stem: facts["failed"] for stem, facts in manifest["shards"].items() if facts["failed"]}
+    lines = []
+    if failed:
+        lines.append(f"Without embeddings: {sum(failed.values()):,}; `failures.jsonl` says why. Shards concerned:")
+        lines.append("\n".join(f"- `{stem}`: {count}" for stem, count in sorted(failed.items())[:LISTED]))
+        if len(failed) > LISTED:
+            lines.append(f"and {len(failed) - LISTED} more.")
+    odd = manifest["totals"]["warnings"]
+    if odd:
+        lines.append("Oddities of the archive, each counted by cell (the timing rows name them):")
+        lines.append("\n".join(f"- {text}: {count:,}" for text, count in sorted(odd.items())))
+    return "## Failures and warnings\n\n" + "\n\n".join(lines) if lines else ""
+
+
+def _loading(manifest: Mapping[str, Any]) -> str:
+    part = min(manifest["shards"], default="part_00001")
+    return f"""\
+## How to load
+
+```python
+# geopandas: one part, with its footprints
+import geopandas
+frame = geopandas.read_parquet("embeddings/{part}.parquet")
+
+# numpy: the vectors alone
+import pyarrow.parquet
+column = pyarrow.parquet.read_table("embeddings", columns=["embedding"]).column(0).combine_chunks()
+vectors = column.flatten().to_numpy().reshape(len(column), -1)
+
+# polars: every part, lazily
+import polars
+rows = polars.scan_parquet("embeddings/*.parquet").select("grid_cell", "embedding")
+
+# duckdb: one cell
+import duckdb
+cell = duckdb.sql("SELECT embedding FROM 'embeddings/*.parquet' WHERE grid_cell = '110D_457L'")
+
+# Hugging Face datasets
+import datasets
+data = datasets.load_dataset("parquet", data_files="embeddings/*.parquet", split="train")
+```
+
+torchgeo 0.9 or later (Python 3.12), one part at a time because it reads all of it:
+
+```python
+from torchgeo.datasets import MajorTOMEmbeddings
+samples = MajorTOMEmbeddings("embeddings/{part}.parquet")
+```"""
+
+
+def _licences(manifest: Mapping[str, Any]) -> str:
+    weights = manifest["weights"]
+    return (
+        f"## Licences\n\nData: {manifest['data_licence']}. This dataset is derived from it and is shared under "
+        f"CC-BY-SA-4.0.\nWeights of the model: {weights['licence']}."
+    )
+
+
+def _citation(manifest: Mapping[str, Any]) -> str:
+    return (
+        f"## Citation\n\n- {manifest['model']['citation']}\n"
+        "- Francis and Czerkawski, Major TOM: Expandable Datasets for Earth Observation, 2024, arXiv:2402.12095\n"
+        "- Czerkawski, Kluczek and Bojanowski, Global and Dense Embeddings of Earth: Major TOM Floating in the Latent "
+        "Space, 2024, arXiv:2412.05600"
+    )
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *([_cell(text) for text in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Nothing that came from a file name or an archive may break the table."""
+    return re.sub(r"\s+", " ", text).replace("|", "\\|") or "-"
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ({count:,})" for name, count in sorted(counts.items())) or "none"
+
+
+def _list(values: Iterable[float]) -> str:
+    return " ".join(f"{value:g}" for value in values)
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else json.dumps(value) if not isinstance(value, str) else value

@@ -15,7 +15,7 @@ def _comma_separated(number: Callable[[str], Any], count: int | None) -> Paramet
     """An option whose value is one word such as 0,1."""
 
     def convert(_: Any, tokens: Sequence[Any]) -> tuple[Any, ...]:
-        values = tuple(number(word) for word in tokens[0].value.split(","))
+        values = tuple(number(word) for token in tokens for word in token.value.split(","))
         if count is not None and len(values) != count:
             raise ValueError(f"give {count} numbers separated by commas")
         return values

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mtembed.config import RunConfig
+from mtembed.dataset import output_problem
+from mtembed.errors import OutputError
 from mtembed.run import Plan, plan
 from mtembed.types import Source
 
@@ -29,7 +31,7 @@ def plans(output: Path, fresh: bool = False) -> Iterator[Plan]:
 
 
 def draw(output: Path) -> Path:
-    """Draw what is in ``output``; returns the picture's path.  Raises OSError."""
+    """Draw what is in ``output``; returns the picture's path.  Raises OutputError."""
     from mtembed.picture import Panel, draw
 
     parts = [output / source / "embeddings" / "part_00001.parquet" for source in SOURCES]
@@ -37,7 +39,10 @@ def draw(output: Path) -> Path:
         Panel(source, shard(source), part, REAL_CHIP, REAL_NOTE) for source, part in zip(SOURCES, parts, strict=True)
     ]
     path = output / "demo.png"
-    draw(panels, path)
+    try:
+        draw(panels, path)
+    except OSError as error:
+        raise OutputError(output_problem(output, error)) from error
     return path
 
 

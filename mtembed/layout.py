@@ -20,12 +20,14 @@ from mtembed.ring import ALIGNMENT, RingShape, aligned
 from mtembed.settings import Settings, cpu_layout
 from mtembed.source import missing_columns, open_shard, source_of
 from mtembed.types import Source
+from mtembed.weights import Weights
 
 CORE_SIDE = 1068  # px of the finest band of Major TOM Core
 LARGEST_SIDE = 1440  # a slot takes at least this: Core's S1RTC also has 1424 px cells
 HEADROOM = 1.35  # or the first cell's side times this
 RING_SHARE = 0.25  # of the machine's memory
 PEEK_SHARDS = 20
+BATCHES_HELD = 3  # by a card, of cells
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +49,20 @@ class CrewSizes:
 
 
 def peek(shards: Sequence[Path], spec: ModelSpec) -> Peek:
-    """Source and sizes from the first shard that can be opened.  Raises UsageError when the model cannot use it."""
-    problem = ""
+    """Source and sizes from the first shard that can be opened.  Raises UsageError when it lacks the model's bands."""
     for path in shards[:PEEK_SHARDS]:
         try:
             with open_shard(path) as file:
                 columns, rows = file.schema_arrow.names, file.metadata.num_rows
-        except (ShardError, OSError) as error:
-            problem = problem or str(error)
-            continue
-        source = source_of(columns)
-        if source is None:
-            problem = problem or f"{path.name} has no Sentinel band columns"
-            continue
+        except (ShardError, OSError):
+            continue  # it will be a line in failures.jsonl
+        source = source_of(columns) or spec.source
         bands = spec.bands_for(source)
         missing = missing_columns(columns, bands)
         if missing:
             raise UsageError(f"{path.name} lacks {', '.join(missing)}, which {spec.name} needs: choose another model")
         if rows:
             return _first_cell(path, rows, source, bands)
-    if problem and len(shards) == 1:
-        raise UsageError(f"{problem}: nothing can be embedded")
     return Peek(spec.source, (CORE_SIDE, CORE_SIDE), (1.0,) * len(spec.bands_for(spec.source)))
 
 
@@ -93,15 +88,59 @@ def rings(peek: Peek, spec: ModelSpec, settings: Settings, config: RunConfig) ->
     grid = FragmentGrid.of(side, side, settings.fragment_size, settings.overlap, settings.border_shift)
     shape = RingShape(1, len(grid) * spec.dim * np.dtype(np.float32).itemsize, planes)
     sizes = crew_sizes(spec, settings, config)
-    wanted = config.slots or 2 * sizes.decode + 3 * sizes.device + 2
-    affordable = int(machine.memory_bytes() * RING_SHARE // shape.slot_bytes)
-    return [dataclasses.replace(shape, slots=max(2, min(wanted, affordable)))]
+    gpus = cards(settings, config)
+    lanes = max(1, len(gpus))
+    device = BATCHES_HELD * cells_in_batch(peek, settings) if gpus else 3 * sizes.device
+    wanted = config.slots or 2 * sizes.decode + device + 2
+    affordable = int(machine.memory_bytes() * RING_SHARE // shape.slot_bytes) // lanes
+    return [dataclasses.replace(shape, slots=max(2, min(wanted, affordable)))] * lanes
+
+
+def cards(settings: Settings, config: RunConfig) -> tuple[int, ...]:
+    """The GPU of each lane, some perhaps twice; none on the CPU, where one lane feeds all workers."""
+    return (config.gpus or machine.visible_gpus()) if settings.device == "cuda" else ()
+
+
+def cells_in_batch(peek: Peek, settings: Settings) -> int:
+    """How many cells like the first make a batch on a card, the one that may lie across its end counted too."""
+    rows, cols = (max(side, settings.fragment_size) for side in peek.side)
+    grid = FragmentGrid.of(rows, cols, settings.fragment_size, settings.overlap, settings.border_shift)
+    return -(-settings.batch // len(grid)) + 1
+
+
+def credit(job: DeviceJob) -> int:
+    """Cells that a device worker may hold: on a card three batches, one going up, one computed, one coming down."""
+    return 2 if job.card is None else BATCHES_HELD * job.cells
 
 
 def crew_sizes(spec: ModelSpec, settings: Settings, config: RunConfig) -> CrewSizes:
-    """CPU: as many device workers as ``cpu_layout`` says, one decode worker for four of them."""
+    """CPU: as many device workers as ``cpu_layout`` says, one decode worker for four of them.  Else one per card."""
+    gpus = len(cards(settings, config))
+    if gpus:
+        return CrewSizes(config.workers or max(1, machine.cores() - 2 * gpus), gpus, gpus)
     device = cpu_layout(spec)[0]
     return CrewSizes(config.workers or -(-device // 4), device, 1)
+
+
+def device_jobs(
+    spec: ModelSpec, source: Source, weights: Weights, settings: Settings, config: RunConfig, peek: Peek, check: bool
+) -> list[DeviceJob]:
+    """What the workers of each lane are told; ``check`` asks for the error against fp32, once in the first lane."""
+    gpus = cards(settings, config)
+    cells = cells_in_batch(peek, settings) if gpus else 1
+    return [
+        DeviceJob(
+            spec.name, source, weights, settings.fragment_size, settings.precision, settings.batch, settings.threads,
+            check and lane == 0, settings.engine, lane, gpu, cells,
+        )
+        for lane, gpu in enumerate(gpus or (None,))
+    ]  # fmt: skip
+
+
+def device_environment(job: DeviceJob) -> dict[str, str]:
+    """Variables of a device worker: its threads, and the one GPU it shall see."""
+    threads = {"OMP_NUM_THREADS": str(job.threads), "MKL_NUM_THREADS": str(job.threads)}
+    return threads if job.card is None else {**threads, **machine.gpu_environment(job.card)}
 
 
 def unchecked(job: DeviceJob) -> DeviceJob:

@@ -48,8 +48,25 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def cpu_cards() -> int:
+    """``MTEMBED_CPU_CARDS``: so many GPUs are pretended and computed on the CPU, to try several cards without one."""
+    word = os.environ.get("MTEMBED_CPU_CARDS", "")
+    return int(word) if word.isdigit() else 0
+
+
+def gpu_environment(gpu: int) -> dict[str, str]:
+    """Variables, to be set before CUDA loads, that show one of ``visible_gpus`` alone; numbered as nvidia-smi does."""
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return {
+        "CUDA_VISIBLE_DEVICES": named[gpu] if gpu < len(named) else str(gpu),
+        "CUDA_DEVICE_ORDER": os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),
+    }
+
+
 def visible_gpus() -> tuple[int, ...]:
     """CUDA devices this process may use, without loading CUDA: asked of the driver, limited by CUDA_VISIBLE_DEVICES."""
+    if cpu_cards():
+        return tuple(range(cpu_cards()))
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     found = tuple(sorted(int(p.name) for p in Path("/dev").glob("nvidia[0-9]*") if p.name[6:].isdigit()))
     if named is None:

@@ -66,7 +66,7 @@ def versions() -> dict[str, str]:
 
 def command_line(argv: list[str]) -> str:
     """The command with every path cut to its last part: no user names, no folders."""
-    words = [Path(word).name if "/" in word else word for word in argv]
+    words = ["mtembed", *(Path(word).name if "/" in word else word for word in argv[1:])]
     return " ".join(words[:40]) + (f" ... and {len(words) - 40} more" if len(words) > 40 else "")
 
 

@@ -18,7 +18,8 @@ class DeviceJob:
     """What a device worker needs to know once.
 
     ``size`` is the fragment's side in pixels, ``batch`` counts fragments per forward, ``threads`` cores per forward;
-    ``check`` asks for the 16-bit error against fp32 on the first cell.
+    ``check`` asks for the error against fp32 on the first cell.  ``lane`` is the ring it is fed from, ``card`` the GPU
+    (None: the CPU) and ``cells`` how many cells make a batch there.
     """
 
     model: str
@@ -29,6 +30,10 @@ class DeviceJob:
     batch: int
     threads: int
     check: bool
+    engine: str = "torch"
+    lane: int = 0
+    card: int | None = None
+    cells: int = 1
 
 
 @dataclass(frozen=True, slots=True)

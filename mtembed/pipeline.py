@@ -19,6 +19,7 @@ from typing import Any
 
 from mtembed import errors
 from mtembed.errors import TooManyFailures, WorkerError
+from mtembed.lanes import CARD_TROUBLE, Lane, Lanes
 from mtembed.messages import (
     Appended,
     AppendTask,
@@ -43,6 +44,7 @@ from mtembed.workers import Fatal, Ready, Worker
 TICK_S = 0.25  # the longest the parent sleeps; a dead worker wakes it at once
 DEATHS_ALLOWED = 2  # a cell that kills so many workers while alone in them is a failed cell
 STARTS_ALLOWED = 3  # a kind of worker that dies so often before it is ready cannot run here
+PARTS_OPEN = 6  # so many parts may be open or waiting for their writer, and two more per lane
 STOP_GRACE_S = 8.0  # after a first signal, what is in flight has so long to finish
 FAILURE_SAMPLE = 100  # --max-failures is looked at from so many cells on
 
@@ -84,16 +86,6 @@ class PartState:
     left: set[Key] = field(default_factory=set)
 
 
-@dataclass(slots=True)
-class Lane:
-    """A ring and the device workers it feeds: one per GPU, or one for all CPU workers."""
-
-    index: int
-    free: deque[int]
-    pending: deque[Key] = field(default_factory=deque)
-    ready: deque[Key] = field(default_factory=deque)
-
-
 @dataclass(frozen=True, slots=True)
 class Work:
     """What is to be done: shards by index (only ``mine`` are embedded), those done already, the limit on cells."""
@@ -125,7 +117,7 @@ class Pipeline:
         self.max_failures = max_failures
         self.stall_timeout = stall_timeout
         self.on_part, self.on_note, self.on_tick = on_part, on_note, on_tick
-        self.lanes = [Lane(i, deque(range(count))) for i, count in enumerate(slots)]
+        self.lanes = Lanes(slots)
         self.workers: dict[Connection[Any, Any], Worker] = {}
         self.writers: list[Worker] = []
         self.lane_of: dict[str, int] = {}
@@ -139,7 +131,12 @@ class Pipeline:
         self.names: Counter[str] = Counter()
         self.fruitless_deaths: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
-        self.progress = Progress(shards=len(work.mine), shards_done=len(work.mine & work.done.keys()))
+        self.progress = Progress(
+            shards=len(work.mine),
+            shards_done=len(work.mine & work.done.keys()),
+            slots=sum(slots),
+            most=None if work.limit is None else max(0, work.limit - sum(work.done.values())),
+        )
         self.stop_at: float | None = None
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -206,10 +203,9 @@ class Pipeline:
 
     def _deal_plans(self) -> None:
         """Open shards ahead of need: enough cells for every slot, two shards at most beside those in work."""
-        pending = sum(len(lane.pending) for lane in self.lanes)
-        enough = 2 * sum(len(lane.free) for lane in self.lanes) + 2 * len(self.lanes)
         waiting = sum(isinstance(t, PlanTask) for w in self._of("decode") for t in w.tasks.values())
-        while self.to_plan and waiting + len(self.plans) < 2 and pending < enough and len(self.parts) < 8:
+        most = PARTS_OPEN + 2 * len(self.lanes)
+        while self.to_plan and waiting + len(self.plans) < 2 and self.lanes.hungry() and len(self.parts) < most:
             shard = self.to_plan[0]
             if self.work.limit is not None and self.selected >= self.work.limit:
                 self.to_plan.clear()
@@ -229,28 +225,18 @@ class Pipeline:
 
     def _deal_decoding(self, lane: Lane) -> None:
         while lane.free:
-            key = self._next_pending(lane)
+            key = self.lanes.next_pending(lane, not self.to_plan)
             if key is None:
                 return
             state = self.cells[key]
             worker = self._idle("decode", alone=state.alone)
             if worker is None:
                 return
-            self._pending_of(key).remove(key)
+            self.lanes.pending_of(key).remove(key)
             state.lane = lane.index
             state.slot = SlotRef(lane.index, lane.free.popleft())
             state.attempts += 1
             self._give(worker, DecodeTask(state.slot, state.path, state.cell))
-
-    def _next_pending(self, lane: Lane) -> Key | None:
-        """The lane's own next cell; when no shard is left to open, one of the lane that has the most."""
-        if lane.pending:
-            return lane.pending[0]
-        richest = max(self.lanes, key=lambda other: len(other.pending))
-        return richest.pending[-1] if richest.pending and not self.to_plan else None
-
-    def _pending_of(self, key: Key) -> deque[Key]:
-        return next(lane.pending for lane in self.lanes if key in lane.pending)
 
     def _deal_embedding(self, lane: Lane) -> None:
         while lane.ready:
@@ -299,7 +285,7 @@ class Pipeline:
             worker.ready = True
             self.on_note({worker.kind: message.details})
             return
-        self.fruitless_deaths[worker.kind] = 0
+        self.fruitless_deaths[self._place(worker)] = 0
         self._answered(worker, message)
         _HANDLERS[type(message)](self, message)
 
@@ -334,7 +320,8 @@ class Pipeline:
     def _open_part(self, plan: ShardPlan, cells: tuple[Cell, ...]) -> None:
         path = self.work.shards[plan.shard]
         info = PartInfo(plan.shard, path.name, path.stem, plan.fingerprint)
-        lane = min(self.lanes, key=lambda lane: sum(part.lane == lane.index for part in self.parts.values()))
+        lane = self.lanes.poorest()
+        lane.promised += len(cells)
         load = Counter(part.writer for part in self.parts.values())
         writer = min(range(self.crews["write"].count), key=lambda i: load[i])
         self.parts[plan.shard] = PartState(info, writer, cells, lane.index, plan.error)
@@ -346,6 +333,8 @@ class Pipeline:
         if part.opened:
             return  # opened again by the replacement of a dead writer: what is left is known here
         part.opened = True
+        self.lanes[part.lane].promised -= len(part.cells)
+        lane = self.lanes.home(part.lane)
         self.progress.resumed += len(message.done)
         self.progress.failed_before += message.failed
         wanted = [cell for cell in part.cells if cell.row_group not in message.done]
@@ -353,8 +342,8 @@ class Pipeline:
         part.left = {(shard, cell.row_group) for cell in wanted}
         for cell in wanted:
             key = (shard, cell.row_group)
-            self.cells[key] = CellState(cell, self.work.shards[shard], part.lane)
-            self.lanes[part.lane].pending.append(key)
+            self.cells[key] = CellState(cell, self.work.shards[shard], lane.index)
+            lane.pending.append(key)
         if part.error and None not in message.done:
             part.left.add(message.key)
             timing = CellTiming(part.info.name, None, status="failed", stage="read", error=part.error)
@@ -368,6 +357,8 @@ class Pipeline:
         if message.decoded is None:
             self._free(state)
             self._append(message.key, None, message.timing)
+        elif self.lanes[state.lane].gone:
+            self._elsewhere(message.key)
         else:
             self.lanes[state.lane].ready.append(message.key)
 
@@ -435,21 +426,51 @@ class Pipeline:
 
     def _bury(self, worker: Worker, cause: str = "") -> None:
         """Reap a worker, give what it held to others, start a replacement in its place."""
-        worker.kill()
         cause = cause or worker.cause_of_death()
+        card_trouble = worker.kind == "device" and any(word in worker.last_words() for word in CARD_TROUBLE)
         del self.workers[worker.connection]
         worker.close()
-        self.fruitless_deaths[worker.kind] += not worker.ready or worker.kind == "write"
-        if self.fruitless_deaths[worker.kind] >= STARTS_ALLOWED:
-            raise WorkerError(f"{worker.kind} workers cannot do their work here: the last one {cause}")
         self.progress.deaths += 1
-        tasks = list(worker.tasks.values())
-        replacement = self._start(worker.kind, self.lane_of[worker.name])
+        tasks, lane = list(worker.tasks.values()), self.lanes[self.lane_of[worker.name]]
+        self.fruitless_deaths[self._place(worker)] += self._fruitless(worker, tasks, card_trouble)
+        if self.fruitless_deaths[self._place(worker)] >= STARTS_ALLOWED:
+            self._give_up(worker, lane, cause)
+        else:
+            replacement = self._start(worker.kind, lane.index)
         if worker.kind == "write":
             self._reopen(self.writers.index(worker), replacement, tasks)
             return
         for task in reversed(tasks):
-            self._take_back(task, len(tasks) == 1, cause)
+            self._take_back(task, len(tasks) == 1, cause, card_trouble)
+
+    def _place(self, worker: Worker) -> str:
+        """Where deaths are counted: per kind, and device workers per lane."""
+        return f"device {self.lane_of[worker.name]}" if worker.kind == "device" else worker.kind
+
+    def _fruitless(self, worker: Worker, tasks: Sequence[Any], card_trouble: bool) -> bool:
+        """Whether a death speaks against the place rather than a cell; a cell that was alone before counts once."""
+        if worker.kind == "write" or not worker.ready:
+            return True
+        suspect = len(tasks) == 1 and self.cells[tasks[0].key].deaths > 0 if card_trouble else True
+        return not suspect
+
+    def _give_up(self, worker: Worker, lane: Lane, cause: str) -> None:
+        """No more workers in this place: a card among several is dropped.  Raises WorkerError when it is the last."""
+        if worker.kind != "device" or len(self.lanes) == 1:
+            raise WorkerError(f"{worker.kind} workers cannot do their work here: the last one {cause}")
+        lane.gone = True
+        self.on_note({"dropped_cards": [{"lane": lane.index, "cause": cause}]})
+        for key in [*lane.ready, *lane.pending]:
+            self._elsewhere(key)
+        lane.ready.clear()
+        lane.pending.clear()
+
+    def _elsewhere(self, key: Key) -> None:
+        """A cell leaves its lane, to be decoded again into another one's ring."""
+        state = self.cells[key]
+        self._free(state)
+        state.decoded, state.lane = None, self.lanes.poorest(but=state.lane).index
+        self.lanes[state.lane].pending.append(key)
 
     def _reopen(self, index: int, writer: Worker, tasks: Iterable[Any]) -> None:
         """A new writer opens the dead one's parts again and is given everything that was not confirmed."""
@@ -460,7 +481,7 @@ class Pipeline:
         for task in tasks:
             self._give(writer, task)
 
-    def _take_back(self, task: Any, alone: bool, cause: str) -> None:
+    def _take_back(self, task: Any, alone: bool, cause: str, card_trouble: bool = False) -> None:
         if isinstance(task, PlanTask):
             self.plan_deaths[task.shard] += alone
             if self.plan_deaths[task.shard] >= DEATHS_ALLOWED:
@@ -481,7 +502,9 @@ class Pipeline:
             self._free(state)
             self._append(task.key, None, timing)
         elif isinstance(task, DecodeTask):
-            self.lanes[state.lane].pending.appendleft(task.key)
+            self.lanes.home(state.lane).pending.appendleft(task.key)
+        elif self.lanes[state.lane].gone or (card_trouble and alone and len(self.lanes) > 1):
+            self._elsewhere(task.key)
         else:
             state.attempts += 1
             self.lanes[state.lane].ready.appendleft(task.key)

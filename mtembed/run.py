@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import time
@@ -16,7 +17,6 @@ from mtembed.dataset import Dataset, now, output_problem, read_json, write_atomi
 from mtembed.decode import DecodeJob
 from mtembed.errors import MtembedError, OutputError, SettingsError, UsageError, WorkerError
 from mtembed.manifest import describe, totals
-from mtembed.messages import DeviceJob
 from mtembed.models import ModelSpec
 from mtembed.pipeline import Crew, Pipeline, Work
 from mtembed.progress import Progress
@@ -30,6 +30,7 @@ from mtembed.workers import Fatal, Worker
 from mtembed.writer import WriteJob, read_facts, read_timings
 
 MANIFEST_EVERY_S = 30.0
+MOST_STARTS = 1000  # whose times the manifest keeps
 Tick = Callable[[Progress], None]
 
 
@@ -84,6 +85,8 @@ class Run:
         self._pipeline: Pipeline | None = None
         self._stopping = False
         self._saved = 0.0
+        self._began = 0.0
+        self._seconds_before = 0.0
 
     def stop(self) -> None:
         self._stopping = True
@@ -110,6 +113,8 @@ class Run:
         done = self._resume(settings)
         self.manifest |= describe(plan.spec, settings, plan.peek.side)
         self.manifest["warnings"] = plan.warnings
+        self.manifest["complete"] = not set(plan.mine) - done.keys()
+        self._began, self._seconds_before = time.monotonic(), self.manifest.get("seconds", 0.0)
         self._save()
         for warning in plan.warnings:
             self.on_note(warning)
@@ -147,6 +152,7 @@ class Run:
             check_same(settings, plan.earlier["settings"], folder)
         _check_siblings(dataset, settings, folder)
         self.manifest["runs"] += 1
+        self.manifest["starts"] = [*self.manifest.get("starts", []), now()][-MOST_STARTS:]
         names = [path.name for path in plan.shards]
         if settings.limit is not None and plan.earlier and plan.earlier.get("input") != names:
             raise SettingsError(f"{folder} was made with --limit from other shards: name the same ones, or use --fresh")
@@ -208,10 +214,8 @@ class Run:
         selection = Selection(config.bbox, read_cell_list(Path(config.cells)) if config.cells else None)
         metadata = Path(config.metadata) if config.metadata else None
         to_decode = Job(shared, {"decode": decode, "metadata": metadata, "selection": selection})
-        to_embed = DeviceJob(
-            plan.spec.name, plan.source, found, settings.fragment_size, settings.precision, settings.batch,
-            settings.threads, "precision_check" not in self.manifest["notes"],
-        )  # fmt: skip
+        check = "precision_check" not in self.manifest["notes"]
+        to_embed = layout.device_jobs(plan.spec, plan.source, found, settings, config, plan.peek, check)
         to_write = Job(
             shared,
             WriteJob(
@@ -219,17 +223,17 @@ class Run:
                 settings.id,
             ),
         )  # fmt: skip
-        threads = {"OMP_NUM_THREADS": str(settings.threads), "MKL_NUM_THREADS": str(settings.threads)}
 
         def start_device(name: str, lane: int) -> Worker:
-            job = Job(shared, to_embed if name == "device-0" else layout.unchecked(to_embed))
-            return workers.start("device", name, job, descriptors, threads)
+            job = to_embed[lane] if name == "device-0" else layout.unchecked(to_embed[lane])
+            return workers.start("device", name, Job(shared, job), descriptors, layout.device_environment(job))
 
         lock = plan.dataset.lock_fd
         counts = layout.crew_sizes(plan.spec, settings, config)
+        self.manifest["workers"] = dataclasses.asdict(counts)
         return {
             "decode": Crew(lambda name, lane: workers.start("decode", name, to_decode, descriptors), counts.decode, 2),
-            "device": Crew(start_device, counts.device, 2),
+            "device": Crew(start_device, counts.device, layout.credit(to_embed[0])),
             "write": Crew(
                 lambda name, lane: workers.start("write", name, to_write, [*descriptors, lock]), counts.write, 1
             ),
@@ -244,6 +248,10 @@ class Run:
             self.manifest["devices"].append(device)
         if "precision_check" in notes:
             self.manifest["notes"]["precision_check"] = notes["precision_check"]
+        for name, sentence in (("batch_halved", halved), ("dropped_cards", dropped)):
+            for event in [*notes.get(name, ()), *notes.get("device", {}).get(name, ())]:
+                self.manifest["notes"].setdefault(name, []).append(event)
+                self.on_note(sentence(event))
 
     def _tick(self, progress: Progress) -> None:
         if time.monotonic() - self._saved > MANIFEST_EVERY_S:
@@ -255,6 +263,9 @@ class Run:
     def _save(self) -> None:
         self.manifest["shards"] = dict(sorted(self.shards.items()))
         self.manifest["totals"] = totals(self.shards)
+        if self._pipeline and self._pipeline.progress.done:
+            self.manifest["seconds"] = round(self._seconds_before + time.monotonic() - self._began, 3)
+            self.manifest["cells_per_s"] = round(self.manifest["totals"]["cells"] / self.manifest["seconds"], 4)
         write_json(self.plan.dataset.manifest_path, self.manifest)
         self._saved = time.monotonic()
 
@@ -262,6 +273,7 @@ class Run:
         """Manifest, failures and card as they stand; also after an error, as far as the folder still takes them."""
         try:
             self.manifest["ended"] = now()
+            self.manifest["complete"] = self._pipeline is None or self._pipeline.finished
             self._save()
             write_atomically(self.plan.dataset.failures_path, _failures(self.plan.dataset, self.shards))
             write_atomically(self.plan.dataset.root / "README.md", card.render(self.manifest))
@@ -279,10 +291,6 @@ class Run:
         )  # fmt: skip
         if pipeline is None:
             summary.message = "nothing to do: every cell that was asked for is there already"
-        if pipeline is not None and progress.done:
-            self.manifest["seconds"] = self.manifest.get("seconds", 0.0) + seconds
-            self.manifest["cells_per_s"] = round(sums["cells"] / self.manifest["seconds"], 4)
-            self._save()
         if pipeline is not None and not pipeline.finished:
             summary.exit_code = 130
             summary.message = "interrupted; run the same command again to go on"
@@ -302,6 +310,19 @@ def embed(shards: str | Path | Iterable[str | Path], model: str, **options: Any)
     names = (shards,) if isinstance(shards, (str, Path)) else tuple(shards)
     config = RunConfig(shards=tuple(str(name) for name in names), model=model, **options)
     return Run(plan(config)).execute()
+
+
+def halved(event: Mapping[str, Any]) -> str:
+    """A sentence on a batch that was too large for a card."""
+    return (
+        f"card {event['card']} has too little memory: {event['to']} instead of {event['from']} fragments at a time; "
+        "other starts may differ from this one in the last bits"
+    )
+
+
+def dropped(event: Mapping[str, Any]) -> str:
+    """A sentence on a card that cannot be used any more."""
+    return f"lane {event['lane']} is given up, its cells go to the other cards: its worker {event['cause']}"
 
 
 def _earlier(dataset: Dataset) -> dict[str, Any] | None:

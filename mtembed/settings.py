@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,13 +65,11 @@ def resolve(
     config: RunConfig, spec: ModelSpec, source: Source, weights: Weights, earlier: Mapping[str, Any]
 ) -> Settings:
     """Settings of this run: the user's words, else an earlier run's choice, else the machine's fixed properties."""
-    device = "cuda" if config.gpus or config.device == "cuda" else "cpu" if config.device == "cpu" else None
-    device = device or earlier.get("device") or ("cuda" if machine.visible_gpus() else "cpu")
-    if device == "cuda" and not machine.visible_gpus():
-        raise UsageError("no NVIDIA GPU is visible: use --device cpu (a dataset begun on a GPU can only go on on one)")
+    device, engine = resolve_device(config, earlier)
     named = None if config.precision == "auto" else config.precision
     precision = named or earlier.get("precision") or automatic_precision(spec, device)
-    engine = (None if config.engine == "auto" else config.engine) or earlier.get("engine") or "torch"
+    if engine == "openvino":
+        check_openvino(spec, precision)
     return Settings(
         model=spec.name,
         weights=weights.label,
@@ -91,21 +90,49 @@ def resolve(
         engine=engine,
         device=device,
         batch=config.batch or earlier.get("batch") or automatic_batch(spec, device),
-        threads=earlier.get("threads") or cpu_layout(spec)[1],
+        threads=earlier.get("threads") or (1 if device == "cuda" else cpu_layout(spec)[1]),
     )
+
+
+def resolve_device(config: RunConfig, earlier: Mapping[str, Any]) -> tuple[str, str]:
+    """``cpu`` or ``cuda``, and the engine.  Raises UsageError for devices that are not there or do not go together."""
+    visible = machine.visible_gpus()
+    engine = (None if config.engine == "auto" else config.engine) or earlier.get("engine") or "torch"
+    named = "cuda" if config.gpus else None if config.device == "auto" else config.device
+    device = named or earlier.get("device") or ("cuda" if visible and engine == "torch" else "cpu")
+    if config.gpus and config.device == "cpu":
+        raise UsageError("--gpus and --device cpu exclude each other: leave one out")
+    if device == "cuda" and engine == "openvino":
+        raise UsageError("--engine openvino computes on the CPU: leave out --gpus and --device cuda")
+    if device == "cuda" and not visible:
+        raise UsageError("no NVIDIA GPU is visible: use --device cpu (a dataset begun on a GPU can only go on on one)")
+    unknown = sorted(set(config.gpus or ()) - set(visible))
+    if unknown:
+        raise UsageError(f"--gpus {unknown[0]} is not visible: choose among {', '.join(map(str, visible))}")
+    return device, engine
+
+
+def check_openvino(spec: ModelSpec, precision: str) -> None:
+    """Raises UsageError where OpenVINO cannot run the model, or is not there."""
+    if spec.kind == "rcf":
+        raise UsageError(f"{spec.name} has no OpenVINO version: leave out --engine openvino")
+    if precision == "fp16":
+        raise UsageError("--engine openvino computes in fp32 or bf16: choose one of these with --precision")
+    if importlib.util.find_spec("openvino") is None:
+        raise UsageError("--engine openvino needs a package that is not installed: pip install 'mtembed[openvino]'")
 
 
 def automatic_precision(spec: ModelSpec, device: str) -> str:
     """16 bit where the device has fast units for it; random convolution features stay fp32."""
     if spec.kind == "rcf":
         return "fp32"
-    if device == "cuda":
+    if device == "cuda" and not machine.cpu_cards():
         return "fp16" if spec.kind == "conv" else "bf16"
     return "bf16" if machine.fast_bf16() else "fp32"
 
 
 def automatic_batch(spec: ModelSpec, device: str) -> int:
-    if device == "cuda":
+    if device == "cuda" and not machine.cpu_cards():
         return {"conv": 512, "rcf": 512, "vit": 256 if spec.weight_bytes < 1 << 30 else 64}[spec.kind]
     return CONV_BATCH if spec.kind != "vit" else VIT_BATCH
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from time import monotonic
@@ -41,20 +42,35 @@ class Job:
     work: Any
 
 
-Handler = Callable[[Any], Any]
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What a worker does: ``answer`` a task with what is ready then, be it nothing, and several answers at once.
+
+    When no task arrives for ``patience_s`` (None: for ever), ``idle`` may have answers.
+    """
+
+    answer: Callable[[Any], Iterable[Any]]
+    idle: Callable[[], Iterable[Any]] = tuple
+    patience_s: Callable[[], float | None] = lambda: None
+    close: Callable[[], None] = lambda: None
+
+
+def one_by_one(handle: Callable[[Any], Any]) -> Service:
+    """Every task has its answer at once."""
+    return Service(lambda task: [handle(task)])
 
 
 class Rings:
     """The lanes' rings, attached."""
 
     def __init__(self, job: Job) -> None:
-        self._rings = [Ring.attach(fd, shape) for fd, shape in job.rings]
+        self.lanes = [Ring.attach(fd, shape) for fd, shape in job.rings]
 
     def slot(self, lane: int, index: int) -> Slot:
-        return self._rings[lane].slot(index)
+        return self.lanes[lane].slot(index)
 
 
-def decoder(name: str, job: Job, send: Callable[[Any], None]) -> Handler:
+def decoder(name: str, job: Job, send: Callable[[Any], None]) -> Service:
     """Opens shards and decodes cells; the only imports are pyarrow, numpy and the codecs."""
     from mtembed.decode import ShardReader, decode_cell
     from mtembed.source import MetadataIndex, Selection, find_metadata, plan_shard
@@ -81,33 +97,32 @@ def decoder(name: str, job: Job, send: Callable[[Any], None]) -> Handler:
         return Decoded(task.key, timing, decoded)
 
     send(Ready({}))
-    return handle
+    return one_by_one(handle)
 
 
-def device(name: str, job: Job, send: Callable[[Any], None]) -> Handler:
+def device(name: str, job: Job, send: Callable[[Any], None]) -> Service:
     """Computes vectors; the only kind that imports torch."""
-    from mtembed.device import make_device
+    from mtembed.device import Outcome, make_device
 
     rings = Rings(job)
-    engine = make_device(job.work)
+    engine = make_device(job.work, rings.lanes[job.work.lane])
 
-    def handle(task: EmbedTask) -> Embedded:
-        timing = task.timing
+    def embedded(outcome: Outcome) -> Embedded:
+        timing = outcome.task.timing
         timing.device = engine.name
         timing.worker = f"{timing.worker} {name}"
-        slot = rings.slot(task.slot.lane, task.slot.index)
-        notes: dict[str, Any] = {}
-        try:
-            notes = engine.embed(slot, task.decoded, timing)
-        except CellError as error:
-            fail(timing, error)
-        return Embedded(task.key, timing, notes)
+        if outcome.error:
+            fail(timing, outcome.error)
+        return Embedded(outcome.task.key, timing, outcome.notes)
+
+    def take(task: EmbedTask) -> Iterable[Embedded]:
+        return map(embedded, engine.take(task, rings.slot(task.slot.lane, task.slot.index)))
 
     send(Ready(engine.details))
-    return handle
+    return Service(take, lambda: map(embedded, engine.idle()), lambda: engine.patience_s, engine.close)
 
 
-def writer(name: str, job: Job, send: Callable[[Any], None]) -> Handler:
+def writer(name: str, job: Job, send: Callable[[Any], None]) -> Service:
     """Writes journals and parts; the only kind that writes into the output folder."""
     from mtembed.dataset import output_problem
     from mtembed.errors import OutputError
@@ -143,15 +158,15 @@ def writer(name: str, job: Job, send: Callable[[Any], None]) -> Handler:
             raise OutputError(output_problem(work.root, error)) from error
 
     send(Ready({}))
-    return handle
+    return one_by_one(handle)
 
 
-def fetcher(name: str, job: Job, send: Callable[[Any], None]) -> Handler:
+def fetcher(name: str, job: Job, send: Callable[[Any], None]) -> Service:
     """Finds or downloads a model's published weights, with the library that publishes them."""
     from mtembed import models, weights
 
     send(Ready({"weights": weights.resolve(models.get(job.work), None)}))
-    return lambda task: None
+    return Service(lambda task: ())
 
 
 def fail(timing: CellTiming, error: BaseException) -> None:
@@ -161,7 +176,7 @@ def fail(timing: CellTiming, error: BaseException) -> None:
     timing.fragments = 0
 
 
-KINDS: dict[str, Callable[[str, Job, Callable[[Any], None]], Handler]] = {
+KINDS: dict[str, Callable[[str, Job, Callable[[Any], None]], Service]] = {
     "decode": decoder,
     "device": device,
     "write": writer,
@@ -173,9 +188,12 @@ def run(kind: str, name: str, connection: Connection[Any, Any]) -> None:
     """Answer tasks in order until the parent closes the connection."""
     try:
         job = connection.recv()
-        handle = KINDS[kind](name, job, connection.send)
-        while True:
-            connection.send(handle(connection.recv()))
+        service = KINDS[kind](name, job, connection.send)
+        with contextlib.closing(service):
+            while True:
+                arrived = connection.poll(service.patience_s())
+                for answer in service.answer(connection.recv()) if arrived else service.idle():
+                    connection.send(answer)
     except (EOFError, ConnectionResetError, BrokenPipeError):
         return
     except MtembedError as error:

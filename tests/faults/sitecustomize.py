@@ -1,7 +1,7 @@
 """Faults for tests: Python loads this file in every process that has its folder on PYTHONPATH.
 
 ``MTEMBED_TEST_FAULTS`` is a JSON list.  Each fault names the kind of process (``parent``, ``decode``, ``device``,
-``write``), a function as ``module:attribute``, when (the n-th ``call``, or a ``row_group``), what to do, and a file
+``write``; of several cards only the worker of a ``card``), a function as ``module:attribute``, when (the n-th ``call``, or a ``row_group``), what to do, and a file
 that makes it happen ``once`` over all starts.
 """
 
@@ -52,6 +52,10 @@ def _act(action: str, arguments: tuple) -> None:
             signal.pause()
     elif action.startswith("delete:"):
         Path(action.removeprefix("delete:")).unlink()
+    elif action == "cuda-error":
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+    elif action == "device-memory":
+        raise sys.modules["torch"].cuda.OutOfMemoryError("CUDA out of memory")
     elif action == "disk-full":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -102,7 +106,7 @@ class _AfterImport(importlib.abc.MetaPathFinder):
 
 
 for _fault in json.loads(os.environ.get("MTEMBED_TEST_FAULTS", "[]")):
-    if _fault["kind"] != _kind():
+    if _fault["kind"] != _kind() or _fault.get("card") not in (None, os.environ.get("CUDA_VISIBLE_DEVICES")):
         continue
     if _fault["function"].partition(":")[0] == "os":
         _patch(os, _fault)

@@ -1,0 +1,266 @@
+"""``--dry-run``: what a run would do, what it would need, and about how long it would take.  Writes nothing.
+
+Every shard that would be embedded is opened; the time comes from a short trial of the network on a made-up cell, in
+a worker like those of the run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mtembed import layout, weights
+from mtembed.errors import MtembedError
+from mtembed.fragments import FragmentGrid
+from mtembed.journal import read_journal
+from mtembed.run import Plan, free_bytes
+from mtembed.settings import Settings, check_same, resolve
+from mtembed.source import MetadataIndex, Selection, ShardPlan, find_metadata, plan_shard, read_cell_list
+from mtembed.trial import seconds_per_cell
+from mtembed.weights import Weights
+from mtembed.writer import read_facts
+
+OPENERS = 8  # threads; opening a shard waits for the disk or the network
+CHUNK = 64  # shards opened ahead of what --limit turns out to need
+ROW_BYTES = 300  # of a row beside its vector, before compression: identifiers, footprint in two forms, box
+PART_BYTES = 16_384  # of a part beside its rows: footers, and the fixed part of the timings
+TIMING_BYTES = 300  # of a cell in the timings
+PARTS_OPEN = 8  # parts the pipeline has open at most, each with a journal of its vectors
+LISTED = 10
+
+Tick = Callable[[int, int], None]
+Trial = Callable[[Plan, Settings], float]
+
+
+@dataclass(slots=True)
+class Estimate:
+    """The answer.  ``cells`` are selected and of this process, ``done`` of them are embedded or failed already.
+
+    ``unusable`` maps a shard's name to why nothing can be taken from it (it cannot be opened, or lacks bands).
+    ``output_bytes`` is an upper bound for what is still to be written, ``working_bytes`` for journals beside it,
+    ``seconds`` None where the trial was not possible (``trial_problem`` says why).
+    """
+
+    output: str
+    model: str
+    source: str
+    device: str
+    precision: str
+    processes: int
+    shards: int
+    fragments_per_cell: int
+    cells: int = 0
+    done: int = 0
+    unusable: dict[str, str] = field(default_factory=dict)
+    output_bytes: int = 0
+    working_bytes: int = 0
+    free_bytes: int = 0
+    seconds: float | None = None
+    cells_per_s: float | None = None
+    trial_problem: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def left(self) -> int:
+        return self.cells - self.done
+
+    @property
+    def fits(self) -> bool:
+        """Whether the output folder's disk has room."""
+        return self.output_bytes + self.working_bytes <= self.free_bytes
+
+    def facts(self) -> dict[str, Any]:
+        """As plain data."""
+        left = {"cells_left": self.left, "fits": self.fits}
+        return {"event": "dry-run", **dataclasses.asdict(self), **left}
+
+    def text(self) -> str:
+        """As lines for a reader."""
+        return "\n".join(_lines(self))
+
+
+def estimate(plan: Plan, tick: Tick = lambda done, total: None, trial: Trial = seconds_per_cell) -> Estimate:
+    """Open the shards, count, and time a trial; ``tick`` is told (shards opened, shards to open).
+
+    ``trial`` says how many seconds one worker needs for a cell, or raises MtembedError.
+    Raises UsageError for options that do not fit and SettingsError where the run itself would be refused.
+    """
+    settings = _settings(plan)
+    sizes = layout.crew_sizes(plan.spec, settings, plan.config)
+    result = Estimate(
+        str(plan.dataset.root), plan.spec.name, plan.source, settings.device, settings.precision, sizes.device,
+        len(plan.mine), _fragments(plan, settings), free_bytes=free_bytes(plan.dataset.root),
+        warnings=list(plan.warnings),
+    )  # fmt: skip
+    largest = _count(plan, result, tick)
+    row = plan.spec.dim * (4 if settings.dtype == "float32" else 2) + ROW_BYTES
+    cell = result.fragments_per_cell * row + TIMING_BYTES
+    result.output_bytes = result.left * cell + result.shards * PART_BYTES if result.left else 0
+    result.working_bytes = min(PARTS_OPEN, result.shards) * largest * cell
+    if result.left:
+        _time(result, lambda: trial(plan, settings))
+    return result
+
+
+def _settings(plan: Plan) -> Settings:
+    """The run's settings; published weights are taken as given, because looking for them may download them."""
+    option, earlier = plan.config.weights, (plan.earlier or {}).get("settings", {})
+    if option is None and plan.spec.published is not None:
+        found = Weights(earlier.get("weights", plan.spec.published.file), earlier.get("weights_sha256", ""), None, None)
+    else:
+        found = weights.resolve(plan.spec, option)
+    settings = resolve(plan.config, plan.spec, plan.source, found, earlier)
+    if earlier:
+        check_same(settings, earlier, str(plan.dataset.root))
+    return settings
+
+
+def _fragments(plan: Plan, settings: Settings) -> int:
+    """Fragments of a typical cell; 0 where it is smaller than one."""
+    try:
+        return len(FragmentGrid.of(*plan.peek.side, settings.fragment_size, settings.overlap, settings.border_shift))
+    except ValueError:
+        return 0
+
+
+# -- counting -------------------------------------------------------------------------------------------------------
+
+
+def _count(plan: Plan, result: Estimate, tick: Tick) -> int:
+    """Fill in the cells; returns the cells left of the shard that has most."""
+    finished, most, selected = _finished(plan), 0, 0
+    limit, mine = plan.config.limit, set(plan.mine)
+    for index, opened in _opened(plan, finished, tick):
+        cells = finished[index][0] if opened is None else len(opened.cells)
+        if limit is not None:
+            cells = max(0, min(cells, limit - selected))
+            selected += cells
+        if index in mine:
+            done = min(cells, finished[index][1] if opened is None else _journalled(plan, index))
+            result.cells += cells
+            result.done += done
+            most = max(most, cells - done)
+            if opened is not None and opened.error:
+                result.unusable[plan.shards[index].name] = opened.error
+        if limit is not None and selected >= limit:
+            break
+    return most
+
+
+def _finished(plan: Plan) -> dict[int, tuple[int, int]]:
+    """Shards that have a part: index -> (its cells, those that will not be tried again)."""
+    present, finished = plan.dataset.done_stems() if plan.earlier else set(), {}
+    for index, path in enumerate(plan.shards):
+        if path.stem in present:
+            facts = read_facts(plan.dataset.timings(path.stem))
+            cells = facts["cells"] + facts["failed"]
+            finished[index] = (cells, facts["cells"] if plan.config.retry_failed else cells)
+    return finished
+
+
+def _journalled(plan: Plan, index: int) -> int:
+    return len(read_journal(plan.dataset.journal(plan.shards[index].stem))) if plan.earlier else 0
+
+
+def _opened(plan: Plan, finished: dict[int, Any], tick: Tick) -> Iterator[tuple[int, ShardPlan | None]]:
+    """In order, every shard that counts: opened, or None where it has a part already."""
+    every = plan.config.limit is not None  # --limit counts the cells of all processes
+    wanted = list(range(len(plan.shards))) if every else plan.mine
+    bands = plan.spec.bands_for(plan.source)
+    indexes, selection = _metadata(plan), _selection(plan)
+
+    def opened(index: int) -> tuple[int, ShardPlan | None]:
+        if index in finished:
+            return index, None
+        path = plan.shards[index]
+        return index, plan_shard(index, path, bands, indexes[_metadata_of(plan, path)], selection)
+
+    with ThreadPoolExecutor(OPENERS) as pool:
+        for first in range(0, len(wanted), CHUNK):
+            for at, found in enumerate(pool.map(opened, wanted[first : first + CHUNK]), first + 1):
+                tick(at, len(wanted))
+                yield found
+
+
+def _selection(plan: Plan) -> Selection:
+    config = plan.config
+    return Selection(config.bbox, read_cell_list(Path(config.cells)) if config.cells else None)
+
+
+def _metadata_of(plan: Plan, path: Path) -> Path | None:
+    if plan.config.bbox is None and plan.config.cells is None:
+        return None  # which cells are wanted does not depend on it
+    return Path(plan.config.metadata) if plan.config.metadata else find_metadata(path)
+
+
+def _metadata(plan: Plan) -> dict[Path | None, MetadataIndex]:
+    """One index for each metadata file, built before threads share it."""
+    indexes: dict[Path | None, MetadataIndex] = {}
+    for path in plan.shards:
+        name = _metadata_of(plan, path)
+        if name not in indexes:
+            indexes[name] = MetadataIndex(name)
+            indexes[name].of_shard(path.name)
+    return indexes
+
+
+# -- time -----------------------------------------------------------------------------------------------------------
+
+
+def _time(result: Estimate, trial: Callable[[], float]) -> None:
+    try:
+        seconds = trial()
+    except MtembedError as error:
+        result.trial_problem = str(error)
+        return
+    result.cells_per_s = result.processes / seconds
+    result.seconds = result.left / result.cells_per_s
+
+
+# -- words ----------------------------------------------------------------------------------------------------------
+
+
+def _lines(found: Estimate) -> Iterator[str]:
+    from mtembed.console import duration
+
+    with_what = f"{found.precision} on {found.processes} x {found.device}"
+    yield f"{found.model} on {found.source}, {with_what}, into {found.output}"
+    done = f", {found.done} of them done already" if found.done else ""
+    yield f"cells:   {found.cells} selected in {found.shards} shards{done}"
+    yield f"vectors: {found.left * found.fragments_per_cell} to compute, {found.fragments_per_cell} a cell"
+    room = "" if found.fits else "  IT DOES NOT FIT: make space or choose another --output"
+    needed = f"at most {size(found.output_bytes)}, and {size(found.working_bytes)} while the run lasts"
+    yield f"disk:    {needed}; {size(found.free_bytes)} free{room}"
+    if found.seconds is not None and found.cells_per_s is not None:
+        rate = f"{found.cells_per_s:.2f} cells/s in a short trial of the network alone"
+        yield f"time:    about {duration(max(1.0, found.seconds))}, an estimate: {rate}"
+    elif found.trial_problem:
+        yield f"time:    no trial was possible: {found.trial_problem}"
+    if not found.left:
+        yield "nothing to do: every cell that was asked for is there already"
+    yield from (f"warning: {warning}" for warning in found.warnings)
+    yield from _unusable(found.unusable)
+    yield "nothing was written"
+
+
+def _unusable(problems: dict[str, str]) -> Iterator[str]:
+    if not problems:
+        return
+    yield f"{len(problems)} shards cannot be used:"
+    listed: Sequence[str] = list(problems.values())[:LISTED]
+    yield from (f"  {problem}" for problem in listed)
+    if len(problems) > LISTED:
+        yield f"  and {len(problems) - LISTED} more"
+
+
+def size(count: float) -> str:
+    """'812 kB', '3.4 GB': decimal units."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

@@ -1,0 +1,167 @@
+"""The commands of the README run, its tables are those of the code.  ``python tests/test_readme.py`` renews them."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+import sys
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+
+from commands import run  # noqa: E402
+from docstring_parser import parse  # noqa: E402
+
+from mtembed import card, models, rows, weights  # noqa: E402
+from mtembed.config import RunConfig  # noqa: E402
+from mtembed.models.base import check  # noqa: E402
+
+PLACEHOLDERS = {"int": "N", "float": "F", "str": "TEXT"}
+SPECIAL = {
+    "weights": "FILE", "output": "DIR", "metadata": "FILE", "cells": "FILE", "bbox": "W,S,E,N", "gpus": "0,1",
+    "stall_timeout": "S", "shard_index": "I", "model": "NAME",
+}  # fmt: skip
+SIZED = ("batch", "workers", "slots")
+
+
+def table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(line) + " |" for line in (headings, ["---"] * len(headings), *lines))
+
+
+def options_table() -> str:
+    """From RunConfig: its fields, their types and defaults, the words of its docstring."""
+    items = parse(RunConfig.__doc__ or "").params
+    texts = {item.arg_name: " ".join((item.description or "").split()) for item in items}
+    hints = typing.get_type_hints(RunConfig)
+    fields = [field for field in dataclasses.fields(RunConfig) if field.name != "shards"]
+    assert texts.keys() == {"shards", *(field.name for field in fields)}
+    lines = []
+    for field in fields:
+        meaning, _, said = texts[field.name].replace("``", "`").partition(" Default: ")
+        lines.append((option(field.name, hints[field.name]), meaning, said.removesuffix(".") or default(field)))
+    return table(("option", "meaning", "default"), lines)
+
+
+def option(name: str, hint: Any) -> str:
+    flag = "--" + name.replace("_", "-")
+    if name == "border_shift":
+        return "`--border-shift`, `--no-border-shift`"
+    kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType] if _optional(hint) else [hint]
+    if typing.get_origin(kinds[0]) is Literal:
+        return f"`{flag}` " + ", ".join(f"`{word}`" for word in typing.get_args(kinds[0]))
+    value = SPECIAL.get(name) or PLACEHOLDERS.get(getattr(kinds[0], "__name__", ""), "")
+    return f"`{flag} {value}`" if value else f"`{flag}`"
+
+
+def _optional(hint: Any) -> bool:
+    return typing.get_origin(hint) in (types.UnionType, typing.Union)
+
+
+def default(field: dataclasses.Field[Any]) -> str:
+    value = field.default
+    if value is dataclasses.MISSING:
+        return "required"
+    if value is None:
+        return "sized from the machine" if field.name in SIZED else "all"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def models_table() -> str:
+    lines = []
+    for spec in map(models.get, models.names()):
+        others = ", ".join(source for source in spec.bands if source != spec.source) or "-"
+        names = spec.bands[spec.source]
+        bands = " ".join(names) if len(names) < 4 else f"{len(names)}, {names[0]} to {names[-1]}"
+        file = f"[`{spec.published.file}`]({spec.published.page})" if spec.published else "none needed"
+        sizes = (str(spec.size), str(spec.dim))
+        lines.append((f"`{spec.name}`", spec.title, spec.source, others, bands, *sizes, file, spec.licence))
+    return table(("name", "network", "made for", "also runs on", "bands", "px", "D", "weights", "licence"), lines)
+
+
+def columns_table() -> str:
+    lines = [(f"`{name}`".replace(", ", "`, `"), kind, text) for name, kind, text in card.COLUMNS + card.EXTRA_COLUMNS]
+    return table(("column", "type", "meaning"), lines)
+
+
+TABLES = {"models": models_table, "options": options_table, "columns": columns_table}
+
+
+def section(text: str, name: str) -> re.Match[str]:
+    found = re.search(rf"(?s)(<!-- {name}: begin -->\n)(.*?)(<!-- {name}: end -->)", text)
+    assert found, f"README.md has no place for the table of {name}"
+    return found
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_are_fresh(name: str) -> None:
+    written = section(README.read_text(), name).group(2).strip()
+    assert written == TABLES[name](), "stale: run python tests/test_readme.py"
+
+
+def test_the_table_of_columns_is_the_schema() -> None:
+    named = {name for names, _, _ in card.COLUMNS for name in names.split(", ")}
+    extra = {name for names, _, _ in card.EXTRA_COLUMNS for name in names.split(", ")}
+    assert named == set(rows.schema(8, "float32", extras=False).names)
+    assert named | extra == set(rows.schema(8, "float32", extras=True).names)
+
+
+def commands() -> list[str]:
+    """The ``mtembed`` commands of the README that need neither a network nor an archive, in order, each once."""
+    blocks = re.findall(r"```sh\n(.*?)```", README.read_text(), re.DOTALL)
+    lines = [line.split("&&")[-1].strip() for block in blocks for line in block.splitlines()]
+    return list(dict.fromkeys(line for line in lines if line.startswith("mtembed ") and "path/to" not in line))
+
+
+def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
+    found = commands()
+    assert found[0] == "mtembed demo" and len(found) >= 5
+    for command in found:
+        code, out, err = run(shlex.split(command)[1:], cwd=tmp_path)
+        assert code == 0, f"{command}\n{out}\n{err}"
+    assert (tmp_path / "mtembed-demo" / "demo.png").is_file()
+
+
+def test_the_example_of_a_model_in_contributing_builds() -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    (spec,) = names["SPECS"]
+    network = spec.build(weights.resolve(spec, "random:0"))
+    assert sum(tensor.numel() for tensor in network.parameters()) == spec.parameters
+    images = check(spec, weights.resolve(spec, "random:0"))
+    assert all(image.finite for image in images)
+
+
+def test_links_and_pictures_exist() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README.read_text()):
+        assert (ROOT / target).is_file(), target
+
+
+def test_both_lines_of_setting_up_are_there() -> None:
+    text = README.read_text()
+    assert "pip install . && mtembed demo\n" in text
+    assert "pip install '.[test]' && pytest\n" in text
+
+
+def renew() -> None:
+    text = README.read_text()
+    for name, make in TABLES.items():
+        found = section(text, name)
+        text = text[: found.start(2)] + make() + "\n" + text[found.end(2) :]
+    README.write_text(text)
+
+
+if __name__ == "__main__":
+    renew()
