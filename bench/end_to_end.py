@@ -5,8 +5,8 @@
 
 What is compared (A B A B, medians over the rounds):
 
-* ``end_to_end``: the real command on a shard of copies of the packaged sample cell (uncompressed blobs), cells per second
-  between the first and the last finished cell, each device worker's first cell (warm-up) left out.
+* ``end_to_end``: the real command on a shard of copies of the packaged sample cell (uncompressed blobs), cells per
+  second between the first and the last finished cell, each device worker's first cell (warm-up) left out.
 * ``model_alone``: as many processes as the run had device workers, with the same network, precision, threads and
   micro-batches, on tensors that are already there.
 * ``reference_style``: one process that reads, decodes with rasterio, upsamples, stacks, casts, fragments and runs the
@@ -128,7 +128,9 @@ def end_to_end(shard: Path, model: str, precision: str, output: Path) -> tuple[d
 
 def model_alone(model: str, settings: dict[str, Any], processes: int, shard: Path) -> float:
     """Cells per second of all processes together on resident tensors."""
-    source = json.dumps({"model": model, **{k: settings[k] for k in ("precision", "threads", "batch", "source", "fragment_size")}})
+    source = json.dumps(
+        {"model": model, **{k: settings[k] for k in ("precision", "threads", "batch", "source", "fragment_size")}}
+    )
     env = {**ENVIRONMENT, "OMP_NUM_THREADS": str(settings["threads"]), "MKL_NUM_THREADS": str(settings["threads"])}
     children = [
         subprocess.Popen([sys.executable, __file__.replace("end_to_end", "model_alone"), source], env=env, text=True,
@@ -146,22 +148,26 @@ def model_alone(model: str, settings: dict[str, Any], processes: int, shard: Pat
 def reference_style(model: str, shard: Path) -> float:
     """Cells per second of a plain loop, from a process of its own with all cores."""
     command = [sys.executable, str(ROOT / "bench" / "reference_style.py"), model, str(shard)]
-    return float(subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True, text=True).stdout.split()[-1])
+    return float(
+        subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True, text=True).stdout.split()[-1]
+    )
 
 
 def machine() -> dict[str, Any]:
     from mtembed import machine as this
     from mtembed.manifest import versions
 
-    return {"cpu": this.cpu_name(), "cores": this.cores(), "bf16": this.fast_bf16(), "python": platform.python_version(),
-            "load_at_start": round(os.getloadavg()[0], 2), **versions()}  # fmt: skip
+    processor = {"cpu": this.cpu_name(), "cores": this.cores(), "bf16": this.fast_bf16()}
+    load = round(os.getloadavg()[0], 2)
+    return {**processor, "python": platform.python_version(), "load_at_start": load, **versions()}
 
 
 def line(result: Measurement) -> str:
     return (
         f"{result.model:10s} {result.precision:5s} {result.processes} x {result.threads} threads: "
         f"end to end {result.end_to_end:.3f} cells/s = {result.to_model_alone:.2f} of the model alone "
-        f"({result.model_alone:.3f}), {result.to_reference_style:.1f} x the reference-style loop ({result.reference_style:.3f})"
+        f"({result.model_alone:.3f}), "
+        f"{result.to_reference_style:.1f} x the reference-style loop ({result.reference_style:.3f})"
     )
 
 
@@ -173,7 +179,9 @@ def compare(new: dict[str, Any], old: dict[str, Any]) -> None:
         then = before.get((result["model"], result["precision"]))
         if then is not None:
             change = result["to_model_alone"] / then - 1
-            print(f"{result['model']} {result['precision']}: {then:.3f} -> {result['to_model_alone']:.3f} ({change:+.1%})")
+            print(
+                f"{result['model']} {result['precision']}: {then:.3f} -> {result['to_model_alone']:.3f} ({change:+.1%})"
+            )
             worse += [result["model"]] if change < -0.10 else []
     if worse:
         sys.exit(f"fell by more than 10 %: {', '.join(worse)}")

@@ -1,6 +1,6 @@
 """A simulated archive of many tiny shards: time to embed, time to plan and resume, memory of the process tree.
 
-    python bench/many_shards.py --shards 5000 [--keep FOLDER]
+python bench/many_shards.py --shards 5000 [--keep FOLDER]
 """
 
 from __future__ import annotations
@@ -62,7 +62,10 @@ def measure(folder: Path, count: int) -> dict[str, float]:
         started = time.monotonic()
         subprocess.run(command, env=env, check=True)
         again.append(time.monotonic() - started)
-    timings = [pq.read_table(p, columns=["started", "total"]).to_pylist()[0] for p in sorted((folder / "out/timings").iterdir())]
+    timings = [
+        pq.read_table(p, columns=["started", "total"]).to_pylist()[0]
+        for p in sorted((folder / "out/timings").iterdir())
+    ]
     ended = sorted(row["started"] + row["total"] / 1e3 for row in timings)
     tenth = len(ended) // 10
     return {

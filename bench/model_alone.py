@@ -1,4 +1,4 @@
-"""One process of ``end_to_end.py``'s yardstick: the network on resident tensors.  Prints a line when warm, then the rate."""
+"""One process of ``end_to_end.py``'s yardstick: the network on resident tensors.  Prints when warm, then the rate."""
 
 from __future__ import annotations
 

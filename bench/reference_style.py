@@ -1,7 +1,7 @@
 """A loop in the style of the published notebook, in our own few lines: one cell at a time, everything in one process.
 
 Reads a row with ``as_py``, decodes each band with rasterio, upsamples, stacks and casts on the CPU, cuts all fragments
-and runs the plain fp32 network on them as one NCHW batch with all cores.  Prints cells per second after one warm-up cell.
+and runs the plain fp32 network on them as one NCHW batch with all cores.  Prints cells/s after one warm-up cell.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class Card:
         self.network = optimise(network, TORCH_DTYPE[job.precision], True).to(device)
         self.unchecked = job.check and job.precision != "fp32"
         self.lot_bytes = max(1, job.cells) * ring.shape.plane_bytes
-        self.halvings: list[dict[str, Any]] = []
+        self.notes: dict[str, Any] = {}  # for the manifest, on the next answer
         self.free: deque[Lot] = deque()
         self.flying: deque[Lot] = deque()
         self.open: Lot | None = None
@@ -74,7 +74,7 @@ class Card:
             "kernel": self.fragment.__module__.rpartition("_")[2],
         }  # fmt: skip
         problem = {"unpinned": self.ring.problem} if self.ring.problem else {}
-        return {**details, **problem, **self._halved_notes()}
+        return {**details, **problem, **self._take_notes()}
 
     @property
     def patience_s(self) -> float | None:
@@ -145,8 +145,9 @@ class Card:
                 outcomes.append(Outcome(cell.task))
             except CellError as error:
                 outcomes.append(Outcome(cell.task, error=error))
+        self._check_precision(lot)
         if outcomes:
-            outcomes[0].notes.update({**self._precision_check(lot), **self._halved_notes()})
+            outcomes[0].notes.update(self._take_notes())
         lot.clear()
         self.free.append(lot)
         return outcomes
@@ -239,20 +240,20 @@ class Card:
             raise torch.cuda.OutOfMemoryError(f"card {self.job.card} has no memory for a single fragment")
         if self.streams.cuda:
             torch.cuda.empty_cache()
-        self.halvings.append({"card": self.job.card, "from": size, "to": size // 2})
+        event = {"card": self.job.card, "from": size, "to": size // 2}
+        self.notes.setdefault("batch_halved", []).append(event)
         return size // 2
 
-    def _halved_notes(self) -> dict[str, Any]:
-        """Halvings that were not reported yet."""
-        found, self.halvings = self.halvings, []
-        return {"batch_halved": found} if found else {}
+    def _take_notes(self) -> dict[str, Any]:
+        notes, self.notes = self.notes, {}
+        return notes
 
     # -- precision ----------------------------------------------------------------------------------------------
 
-    def _precision_check(self, lot: Lot) -> dict[str, Any]:
+    def _check_precision(self, lot: Lot) -> None:
         """The first lot's first fragments once more in fp32, while its bands still lie on the device."""
         if not self.unchecked:
-            return {}
+            return
         self.unchecked = False
         count = min(lot.count, self.batch, CHECKED)
         golden = self.spec.build(self.job.weights, self.job.source, self.job.size).to(self.device)
@@ -260,4 +261,4 @@ class Card:
         with self.streams.on(self.streams.compute):
             self._cut(lot, out, count)
             exact = [golden(out[first : first + 8]).cpu() for first in range(0, count, 8)]
-        return precision_note(self.job, lot.landing.numpy()[:count], torch.cat(exact).numpy())
+        self.notes |= precision_note(self.job, lot.landing.numpy()[:count], torch.cat(exact).numpy())

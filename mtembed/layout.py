@@ -32,7 +32,7 @@ BATCHES_HELD = 3  # by a card, of cells
 
 @dataclass(frozen=True, slots=True)
 class Peek:
-    """What the first readable cell says: its source, the finest band's (rows, cols), each band's share of its pixels."""
+    """The first readable cell: its source, the finest band's (rows, cols), each band's share of its pixels."""
 
     source: Source
     side: tuple[int, int]

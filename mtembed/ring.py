@@ -11,6 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,10 +75,8 @@ class Ring:
     def close(self) -> None:
         """Unmap where no view is left, and close the descriptor; the memory goes with the last process."""
         del self.buffer
-        try:
+        with suppress(BufferError):  # a view that still lives in this process: the mapping goes when it goes
             self._map.close()
-        except BufferError:
-            pass  # a view still lives somewhere in this process: the mapping goes when it goes
         os.close(self.fd)
 
 

@@ -214,7 +214,7 @@ def parse_grid_cell(name: str) -> tuple[int, int]:
 
 
 def grid_centre(name: str) -> tuple[float, float]:
-    """Latitude and longitude of the middle of a grid cell in degrees (its point is the south-west corner); NaN if odd."""
+    """Latitude and longitude of a grid cell's middle in degrees (its point is the south-west corner); NaN if odd."""
     try:
         row, col = parse_grid_cell(name)
     except ValueError:

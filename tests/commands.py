@@ -54,4 +54,6 @@ def embeddings(folder: Path) -> dict[str, bytes]:
 
 def leftovers(folder: Path) -> list[str]:
     """Files of an unfinished run that a finished one must not leave."""
-    return [str(path.relative_to(folder)) for path in folder.rglob("*") if ".mtembed" in path.parts or path.suffix == ".tmp"]
+    return [
+        str(path.relative_to(folder)) for path in folder.rglob("*") if ".mtembed" in path.parts or path.suffix == ".tmp"
+    ]

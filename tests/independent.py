@@ -1,4 +1,4 @@
-"""The embeddings once more, the plain way: rasterio, numpy repeat, slicing, timm in eval mode.  Shares no code with mtembed."""
+"""The embeddings once more, the plain way, by no code of mtembed. Rasterio, numpy repeat, slicing, timm, eval."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import timm
 import torch
 from rasterio.io import MemoryFile
 
-S2 = "B01 B02 B03 B04 B05 B06 B07 B08 B8A B09 B10 B11 B12".split()
+S2 = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12"]
 MEAN, STD = (np.array(v, np.float32)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 S1_MEAN, S1_STD = (np.array(v)[:, None, None] for v in ((-12.54847273, -20.19237134), (5.25697717, 5.91150917)))
 
@@ -30,7 +30,9 @@ def prepared(model: str, x: np.ndarray) -> np.ndarray:
     if model == "ssl4eo-s2":
         return x / np.float32(10000)
     if model == "ssl4eo-s1":
-        decibel = 10 * np.log10(np.maximum(np.nan_to_num(x, nan=0.0, posinf=np.inf, neginf=0.0), 1e-10).astype(np.float64))
+        decibel = 10 * np.log10(
+            np.maximum(np.nan_to_num(x, nan=0.0, posinf=np.inf, neginf=0.0), 1e-10).astype(np.float64)
+        )
         return np.clip((decibel - (S1_MEAN - 2 * S1_STD)) / (4 * S1_STD), 0, 1).astype(np.float32)
     reflectance = np.clip(np.float32(2.5) * x / np.float32(10000), 0, 1)
     return (reflectance - MEAN) / STD if model == "dinov2" else (reflectance - np.float32(0.5)) / np.float32(0.5)

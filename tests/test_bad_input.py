@@ -105,7 +105,17 @@ def test_a_shard_deleted_while_running_fails_its_rows_only(tmp_path: Path) -> No
     gone = tmp_path / "images/part_1.parquet"
     fault = {"kind": "decode", "function": "mtembed.decode:decode_cell", "call": 1, "action": f"delete:{gone}"}
     code, _, err = run(
-        ["--model", "rcf", "--fragment-size", "32", "--output", str(tmp_path / "out"), "--max-failures", "1", str(tmp_path)],
+        [
+            "--model",
+            "rcf",
+            "--fragment-size",
+            "32",
+            "--output",
+            str(tmp_path / "out"),
+            "--max-failures",
+            "1",
+            str(tmp_path),
+        ],
         [fault],
     )
     assert code == 3, err

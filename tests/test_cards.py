@@ -138,7 +138,7 @@ def test_a_batch_that_is_not_full_waits_while_the_device_is_busy(monkeypatch: py
     wanted = job("rcf", "S1RTC", batch=4)
     ring = ring_for(wanted)
     card = Card(wanted, ring, CPU)
-    full, half = fill(ring, 0, wanted, 60, 60), fill(ring, 1, wanted, 36, 60)
+    full, half = fill(ring, 0, wanted, 60, 60), fill(ring, 1, wanted, 32, 60)
     card.take(full, slot_of(ring, full))
     card.take(half, slot_of(ring, half))
     assert card.idle() == [] and card.open is not None
@@ -184,7 +184,7 @@ def test_the_error_of_16_bit_is_measured_once() -> None:
     ring = ring_for(wanted)
     card = Card(wanted, ring, CPU)
     check = embed_all(card, ring, [fill(ring, 0, wanted)])["precision_check"]
-    assert check["precision"] == "bf16" and check["fragments"] == 4
+    assert check["precision"] == "bf16" and check["fragments"] == 6
     assert 0 < check["median_relative_l2"] <= check["worst_relative_l2"] < 0.05
     assert embed_all(card, ring, [fill(ring, 1, wanted)]) == {}
 
@@ -301,12 +301,6 @@ def test_cards_and_the_cpu_agree(archive: Path, expected: dict[str, bytes], tmp_
         assert np.abs(found - golden).max() < 1e-5 * np.abs(golden).max()
 
 
-def test_one_card_may_be_named_twice(archive: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
-    code, _, err = run(command(archive, tmp_path / "out", "--gpus", "0,0"))
-    assert code == 0, err
-    assert embeddings(tmp_path / "out") == expected
-
-
 @pytest.mark.parametrize(
     ("function", "call"),
     [("mtembed.cards:Card._fit", 1), ("mtembed.cards:Card._launch", 1)],
@@ -333,9 +327,10 @@ def test_the_last_card_ends_the_run(archive: Path, two_cards: None, tmp_path: Pa
 def test_cells_in_flight_survive_the_death_of_their_worker(
     archive: Path, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
+    """They come back one at a time and give the same bytes; and one card may be named twice."""
     once = tmp_path / "once"
     fault = {"kind": "device", "function": "mtembed.cards:Card._launch", "call": 2, "action": "kill"}
-    code, _, err = run(command(archive, tmp_path / "out"), [{**fault, "once": str(once)}])
+    code, _, err = run(command(archive, tmp_path / "out", "--gpus", "0,0"), [{**fault, "once": str(once)}])
     assert code == 0, err
     assert once.exists()
     assert embeddings(tmp_path / "out") == expected

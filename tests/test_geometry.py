@@ -69,7 +69,9 @@ def test_pixels_lie_where_their_footprint_is(case: Case, tmp_path: Path) -> None
     rows, cols = fragments[:, 0].astype(int), fragments[:, 1].astype(int)
     boxes = table.column("pixel_bbox").to_pylist()
     assert len(boxes) == len(fragments)
-    assert [[int(c[0, 0]), int(r[0, 0]), int(c[-1, -1]) + 1, int(r[-1, -1]) + 1] for r, c in zip(rows, cols, strict=True)] == boxes
+    assert [
+        [int(c[0, 0]), int(r[0, 0]), int(c[-1, -1]) + 1, int(r[-1, -1]) + 1] for r, c in zip(rows, cols, strict=True)
+    ] == boxes
     covered = np.zeros((case.cell.rows, case.cell.cols), bool)
     covered[rows, cols] = True
     assert covered.all()

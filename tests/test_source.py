@@ -103,7 +103,10 @@ def test_metadata_lines_are_matched_by_file_name_and_row(tmp_path: Path) -> None
 def test_a_box_and_a_list_select_cells_with_and_without_metadata(tmp_path: Path) -> None:
     names = ["0U_0R", "100U_0R", "0U_1800R"]
     path = shard(tmp_path / "p.parquet", names)
-    for lines in (None, metadata(tmp_path / "m.parquet", [("p.parquet", i, "", n, *grid_centre(n)) for i, n in enumerate(names)])):
+    for lines in (
+        None,
+        metadata(tmp_path / "m.parquet", [("p.parquet", i, "", n, *grid_centre(n)) for i, n in enumerate(names)]),
+    ):
         index = MetadataIndex(lines)
 
         def rows(index: MetadataIndex = index, **wanted: object) -> list[int]:

@@ -1,8 +1,8 @@
 """Faults for tests: Python loads this file in every process that has its folder on PYTHONPATH.
 
 ``MTEMBED_TEST_FAULTS`` is a JSON list.  Each fault names the kind of process (``parent``, ``decode``, ``device``,
-``write``; of several cards only the worker of a ``card``), a function as ``module:attribute``, when (the n-th ``call``, or a ``row_group``), what to do, and a file
-that makes it happen ``once`` over all starts.
+``write``), a function as ``module:attribute``, when (the n-th ``call``, or a ``row_group``), what to do, and perhaps
+the one ``card`` whose worker it is for, and a file that makes it happen ``once`` over all starts.
 """
 
 from __future__ import annotations
