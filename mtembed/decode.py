@@ -20,7 +20,7 @@ from mtembed.errors import CellError, DecodeError, ShardError
 from mtembed.fragments import FragmentGrid
 from mtembed.quality import Quality, fragment_quality
 from mtembed.ring import Slot
-from mtembed.source import TIME_COLUMNS, first_line, open_shard
+from mtembed.source import TIME_COLUMNS, UNREADABLE, first_line, open_shard
 from mtembed.types import Cell, CellRecord, CellTiming, DecodedCell, Georeference, MetadataLine, Plane, Source
 
 CORNER_TOLERANCE_M = 1e-6
@@ -53,7 +53,7 @@ class ShardReader:
         """The one row of a row group.  Raises CellError (stage ``read``)."""
         try:
             return self._file(path).read_row_group(row_group, columns=list(columns), use_threads=False)
-        except (ShardError, OSError, pa.ArrowException) as error:
+        except (ShardError, *UNREADABLE) as error:
             self._open.pop(path, None)
             raise CellError(
                 f"row group {row_group} of {path.name} cannot be read: {first_line(error)}", "read"
@@ -62,8 +62,8 @@ class ShardReader:
     def columns(self, path: Path) -> list[str]:
         try:
             return list(self._file(path).schema_arrow.names)
-        except ShardError as error:
-            raise CellError(str(error), "read") from error
+        except (ShardError, *UNREADABLE) as error:
+            raise CellError(first_line(error), "read") from error
 
     def _file(self, path: Path) -> pq.ParquetFile:
         if path not in self._open:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from mtembed.dataset import read_json
 from mtembed.errors import OutputError, UsageError
 from mtembed.rows import Dtype, schema
-from mtembed.source import first_line
+from mtembed.source import UNREADABLE, first_line
 from mtembed.writer import PART_KEY
 
 SAMPLE_BYTES = 2 << 30  # of vectors that are read; more than that is sampled
@@ -68,7 +68,7 @@ def _footer(path: Path) -> tuple[pq.FileMetaData, pa.Schema]:
             if "embedding" not in file.schema_arrow.names:
                 raise UsageError(f"{path} has no column embedding: name parts of an output folder")
             return file.metadata, file.schema_arrow
-    except (OSError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         raise UsageError(
             f"{path} is not a readable Parquet file ({first_line(error).rstrip('.')}): copy it again"
         ) from error
@@ -153,7 +153,7 @@ def _vectors(path: Path, group: int) -> Iterator[npt.NDArray[Any]]:
             for batch in file.iter_batches(PIECE, row_groups=[group], columns=["embedding"], use_threads=False):
                 if len(batch):
                     yield np.asarray(batch.column(0).flatten()).reshape(len(batch), -1)
-    except (OSError, pa.ArrowException, ValueError) as error:
+    except UNREADABLE as error:
         raise UsageError(
             f"row group {group} of {path} cannot be read ({first_line(error).rstrip('.')}): copy it again"
         ) from error

@@ -17,7 +17,7 @@ from mtembed import embedding_health, models, tiff
 from mtembed.decode import _baseline, _blob
 from mtembed.errors import CellError, UsageError
 from mtembed.quality import _nodata
-from mtembed.source import S2_BANDS, TIME_COLUMNS, find_metadata, first_line, source_of
+from mtembed.source import S2_BANDS, TIME_COLUMNS, UNREADABLE, find_metadata, first_line, source_of
 from mtembed.types import Source
 
 SAMPLE = 50  # rows of a shard whose GeoTIFFs are looked at
@@ -43,7 +43,7 @@ def inspect(path: Path) -> dict[str, Any]:
                 names = ", ".join(file.schema_arrow.names[:8])
                 raise UsageError(f"{path} holds neither Sentinel bands nor embeddings; its columns are {names}")
             return _shard(path, file, source)
-    except (OSError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         raise UsageError(
             f"{path} is not a readable Parquet file ({first_line(error).rstrip('.')}): copy it again"
         ) from error
@@ -143,7 +143,7 @@ def _read_bands(
     for group in sample:
         try:
             table = file.read_row_group(group, columns=list(bands), use_threads=False)
-        except (OSError, pa.ArrowException) as error:
+        except UNREADABLE as error:
             damaged.append({"row_group": group, "band": None, "error": first_line(error)})
             continue
         codes = set()

@@ -18,7 +18,7 @@ from mtembed.messages import DeviceJob
 from mtembed.models import ModelSpec
 from mtembed.ring import ALIGNMENT, RingShape, aligned
 from mtembed.settings import Settings, cpu_layout
-from mtembed.source import missing_columns, open_shard, source_of
+from mtembed.source import UNREADABLE, missing_columns, open_shard, source_of
 from mtembed.types import Source
 from mtembed.weights import Weights
 
@@ -54,7 +54,7 @@ def peek(shards: Sequence[Path], spec: ModelSpec) -> Peek:
         try:
             with open_shard(path) as file:
                 columns, rows = file.schema_arrow.names, file.metadata.num_rows
-        except (ShardError, OSError):
+        except (ShardError, *UNREADABLE):
             continue  # it will be a line in failures.jsonl
         source = source_of(columns) or spec.source
         bands = spec.bands_for(source)

@@ -20,7 +20,7 @@ import pyarrow.dataset as ds
 from mtembed.dataset import WORK, Dataset, read_json
 from mtembed.errors import OutputError, UsageError
 from mtembed.journal import read_journal
-from mtembed.source import first_line
+from mtembed.source import UNREADABLE, first_line
 from mtembed.writer import read_facts, read_timings, timing_table
 
 STAGES = ("read", "decode", "ring_wait", "upload", "preprocess", "forward", "download", "write", "total")
@@ -116,7 +116,7 @@ def load(root: Path, most_cells: int = MOST_CELLS) -> DatasetTimings:
         for table in _tables(newest):
             gathered.add(table)
         older = _sum_up([facts.get(path.stem) or read_facts(path) for path in oldest])
-    except (OSError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         raise OutputError(f"a timing file of {root} cannot be read: {first_line(error)}") from error
     return DatasetTimings(root, manifests, gathered.cells(), older, unfinished)
 

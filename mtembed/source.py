@@ -26,6 +26,8 @@ TIME_COLUMNS = ("product_datetime", "timestamp")
 METADATA_COLUMNS = (
     "product_id", "timestamp", "grid_cell", "crs", "centre_lat", "centre_lon", "parquet_url", "parquet_row",
 )  # fmt: skip
+UNREADABLE = (OSError, pa.ArrowException, ValueError)
+"""What pyarrow raises for files that are not what they should be (UnicodeDecodeError, a ValueError, for odd names)."""
 EARTH_RADIUS_KM = 6378.137  # Major TOM grid, `grid.py` of the reference
 GRID_KM = 10.0
 
@@ -112,7 +114,7 @@ def read_cell_list(path: Path) -> frozenset[str]:
         if path.read_bytes()[:4] == b"PAR1":
             return frozenset(pq.read_table(path, columns=["grid_cell"]).column(0).to_pylist())
         return frozenset(filter(None, (line.strip() for line in path.read_text().splitlines())))
-    except (OSError, pa.ArrowException, UnicodeDecodeError, IndexError) as error:
+    except (*UNREADABLE, IndexError) as error:
         raise UsageError(f"--cells {path} cannot be read ({error}): give a text or Parquet file of cells") from error
 
 
@@ -122,7 +124,7 @@ def open_shard(path: Path) -> pq.ParquetFile:
         file = pq.ParquetFile(path, memory_map=False, pre_buffer=False)
     except FileNotFoundError as error:
         raise ShardError(f"{path.name} does not exist (any more)") from error
-    except (OSError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         raise ShardError(f"{path.name} is not a readable Parquet file: {first_line(error)}") from error
     if file.metadata.num_rows and file.metadata.num_row_groups != file.metadata.num_rows:
         rows, groups = file.metadata.num_rows, file.metadata.num_row_groups
@@ -178,7 +180,7 @@ def plan_shard(index: int, path: Path, bands: Sequence[str], lines: MetadataInde
             wanted = _wanted_rows(file, known, selection)
         finally:
             file.close()
-    except (ShardError, OSError) as error:
+    except (ShardError, *UNREADABLE) as error:
         return ShardPlan(index, Fingerprint(), (), first_line(error))
     cells = tuple(Cell(index, row, tuple(line for line, _, _ in known.get(row, ()))) for row in wanted)
     return ShardPlan(index, mark, cells)
@@ -261,7 +263,7 @@ def check_metadata(path: Path) -> None:
     """Raises UsageError unless the file is a metadata table of Core."""
     try:
         names = pq.read_schema(path).names
-    except (OSError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         raise UsageError(f"--metadata {path} is not a readable Parquet file: {first_line(error)}") from error
     missing = missing_columns(names, ("parquet_url", "parquet_row", "product_id", "timestamp"))
     if missing:

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from mtembed import models
 from mtembed.dataset import WORK, Dataset, read_json
@@ -28,7 +27,7 @@ from mtembed.errors import MtembedError, ShardError, UsageError
 from mtembed.findings import Findings, Problem, Verdict
 from mtembed.manifest import totals
 from mtembed.settings import Settings
-from mtembed.source import find_shards, fingerprint, first_line, open_shard
+from mtembed.source import UNREADABLE, find_shards, fingerprint, first_line, open_shard
 from mtembed.verify_part import PartContent, PartOrder, check_part
 from mtembed.verify_rows import Expected
 
@@ -304,7 +303,7 @@ def _check_input(path: Path, facts: Mapping[str, Any], content: PartContent, fin
                 stored = file.read_row_group(row, columns=["grid_cell", "product_id"], use_threads=False).to_pylist()[0]
                 if names != (stored["grid_cell"] or "", stored["product_id"] or ""):
                     found.add("input", f"holds {stored['grid_cell']} of {stored['product_id']}", f"row group {row}")
-    except (ShardError, OSError, pa.ArrowException, LookupError) as error:
+    except (ShardError, *UNREADABLE, LookupError) as error:
         if facts["footer_sha256"]:
             found.add("input", first_line(error))
 

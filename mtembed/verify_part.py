@@ -18,7 +18,7 @@ import pyproj
 from mtembed.dataset import Dataset
 from mtembed.findings import FileFindings, Findings, RowFindings
 from mtembed.rows import Dtype, geo_metadata, row_groups, schema
-from mtembed.source import first_line
+from mtembed.source import UNREADABLE, first_line
 from mtembed.verify_rows import Expected, Extent, Group, check_rows
 from mtembed.writer import PART_KEY, SHARD_KEY, timing_table
 
@@ -59,7 +59,7 @@ def open_parquet(path: Path, found: FileFindings) -> pq.ParquetFile | None:
         return None
     try:
         return pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
-    except (OSError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         found.add("unreadable", f"not a readable Parquet file: {first_line(error)}")
         return None
 
@@ -78,7 +78,7 @@ def _check_timings(order: PartOrder, found: FileFindings) -> PartContent | None:
             table = file.read(use_threads=False)
             facts = json.loads(table.schema.metadata[SHARD_KEY])
             rows = table.to_pylist()
-        except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        except (*UNREADABLE, KeyError) as error:
             found.add("unreadable", f"timings cannot be read: {first_line(error)}")
             return None
     _check_facts(order, facts, rows, found)
@@ -259,7 +259,7 @@ def _check_groups(
         try:
             table = file.read_row_group(number, use_threads=False)
             table.validate(full=True)
-        except (OSError, pa.ArrowException) as error:
+        except UNREADABLE as error:
             found.add("unreadable", f"cannot be read: {first_line(error)}", f"row group {number}")
         else:
             cell = None if cells is None else cells[first : first + count]

@@ -3,23 +3,15 @@
     python tests/fuzz_tiff.py --count 10000 --seed 1        the run
     python tests/fuzz_tiff.py --seed 1 --start 123 --count 1   input 123 of that run again
 
-Inputs are decoded in a child process with little memory to spare (RLIMIT_AS) and a deadline for each; a child that
-dies is replaced and its input counts as a crash or a hang.  Ends with one line; exit code 1 after a crash or a hang.
+Ends with one line; exit code 1 after a crash or a hang (see ``fuzzing.py``).
 """
 
 from __future__ import annotations
 
-import argparse
-import faulthandler
 import functools
 import itertools
-import resource
-import signal
 import struct
-import subprocess
 import sys
-import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +24,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mtembed import tiff
 from mtembed.errors import DecodeError
+from tests.fuzzing import Target, main
 
 Blob = npt.NDArray[np.uint8]
 CORNER = Affine(10, 0, 709809.8352053738, 0, -10, 5702733.330553154)
 SLOT_BYTES = 16 << 20
-SPARE_BYTES = 256 << 20
-DEADLINE_S = 5.0
-ENDLESS = 1000  # deaths of a child after which the run is given up
 
 
 def encode(pixels: npt.NDArray[Any], *, crs: Any = "EPSG:32718", transform: Affine = CORNER, **options: Any) -> Blob:
@@ -152,71 +142,11 @@ def one_input(seed: int, number: int) -> Blob:
     return mutate(seeds()[rng.integers(0, len(seeds()))], rng)
 
 
-def run_child(seed: int, start: int, stop: int) -> None:
-    """Decode the inputs in order, one line of outcome and milliseconds for each."""
-    faulthandler.enable()
-    for blob in seeds():  # compile and load everything before memory gets tight
+def warm_up() -> None:
+    for blob in seeds():
         if attempt(blob) != "decoded":
             raise SystemExit("a seed does not decode")
-    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    statm = Path("/proc/self/statm")
-    if statm.exists():
-        used = int(statm.read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + SPARE_BYTES, resource.RLIM_INFINITY))
-    for number in range(start, stop):
-        blob = one_input(seed, number)
-        signal.setitimer(signal.ITIMER_REAL, DEADLINE_S)  # no handler: SIGALRM ends the process, even inside C
-        began = time.perf_counter()
-        outcome = attempt(blob)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        print(outcome, (time.perf_counter() - began) * 1e3, flush=True)
-    print("grew", (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - usage) / 1024, flush=True)
-
-
-def run(seed: int, start: int, count: int) -> int:
-    tally: Counter[str] = Counter()
-    slowest, grew, number, stop = 0.0, 0.0, start, start + count
-    while number < stop and tally["crashes"] + tally["hangs"] < ENDLESS:
-        command = [
-            sys.executable,
-            __file__,
-            "--child",
-            *map(str, ("--seed", seed, "--start", number, "--count", stop - number)),
-        ]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-            assert child.stdout is not None
-            for line in child.stdout:
-                word, figure = line.split()
-                if word == "grew":
-                    grew = max(grew, float(figure))
-                    continue
-                tally[word] += 1
-                slowest = max(slowest, float(figure))
-                number += 1
-        if child.returncode:
-            what = "hangs" if child.returncode == -signal.SIGALRM else "crashes"
-            print(f"input {number}: {what} (exit status {child.returncode})", file=sys.stderr)
-            tally[what] += 1
-            number += 1
-    print(
-        f"{number - start} inputs: {tally['decoded']} decoded, {tally['refused']} refused, slowest {slowest:.0f} ms, "
-        f"memory +{grew:.0f} MiB, {tally['crashes']} crashes, {tally['hangs']} hangs"
-    )
-    return int(tally["crashes"] + tally["hangs"] > 0)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--start", type=int, default=0)
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.child:
-        run_child(options.seed, options.start, options.start + options.count)
-        return 0
-    return run(options.seed, options.start, options.count)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(Target(__file__, warm_up, one_input, attempt), __doc__))
