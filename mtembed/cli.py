@@ -17,6 +17,7 @@ from cyclopts.exceptions import CycloptsError
 from mtembed import __version__
 from mtembed.config import RunConfig
 from mtembed.errors import MtembedError
+from mtembed.machine import require_supported
 
 if TYPE_CHECKING:
     from mtembed.console import Mode
@@ -222,6 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The console script.  Every error becomes one sentence on stderr and an exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        require_supported()
         code = app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         print(f"mtembed: {' '.join(str(error).split())} (see mtembed --help)", file=sys.stderr)

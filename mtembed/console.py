@@ -172,7 +172,10 @@ def summary(result: RunSummary, kind: Mode) -> None:
     )
     if result.failed:
         listed = f"{result.output}/failures.jsonl"
-        say(f"{result.failed} cells failed and are listed in {listed}; --retry-failed tries them again")
+        failed, them = (
+            ("1 cell failed and is", "it") if result.failed == 1 else (f"{result.failed} cells failed and are", "them")
+        )
+        say(f"{failed} listed in {listed}; --retry-failed tries {them} again")
 
 
 def summary_facts(result: RunSummary) -> dict[str, Any]:

@@ -179,6 +179,8 @@ def output_problem(root: Path, error: OSError) -> str:
         errno.EDQUOT: "make space and run the same command again",
         errno.EFBIG: "raise the file size limit (ulimit -f) and run the same command again",
         errno.ENOENT: "it was removed: run the same command again",
+        errno.ENOTDIR: "a file stands in its way: choose another --output",
+        errno.EEXIST: "a file stands in its way: choose another --output",
     }.get(error.errno or 0, "check its permissions or choose another --output")
     return f"the output folder {root.name} cannot be written ({error.strerror}): {advice}"
 

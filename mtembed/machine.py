@@ -8,6 +8,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from mtembed.errors import UsageError
+
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -74,9 +76,10 @@ def visible_gpus() -> tuple[int, ...]:
     return tuple(range(min(len(found), len([n for n in named.split(",") if n.strip() and n.strip() != "-1"]))))
 
 
-def supported() -> bool:
-    """Linux and macOS only."""
-    return sys.platform in ("linux", "darwin")
+def require_supported() -> None:
+    """Raises UsageError on systems without the processes and shared memory that a run is made of."""
+    if sys.platform not in ("linux", "darwin"):
+        raise UsageError(f"mtembed runs on Linux and macOS, not on {sys.platform}: use one of them, or WSL on Windows")
 
 
 def _cpu_quota(root: Path) -> float | None:

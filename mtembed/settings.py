@@ -100,6 +100,8 @@ def resolve_device(config: RunConfig, earlier: Mapping[str, Any]) -> tuple[str, 
     engine = (None if config.engine == "auto" else config.engine) or earlier.get("engine") or "torch"
     named = "cuda" if config.gpus else None if config.device == "auto" else config.device
     device = named or earlier.get("device") or ("cuda" if visible and engine == "torch" else "cpu")
+    if config.decoder == "gpu":
+        raise UsageError("--decoder gpu is not there yet: leave it out, GeoTIFFs are decoded on the CPU")
     if config.gpus and config.device == "cpu":
         raise UsageError("--gpus and --device cpu exclude each other: leave one out")
     if device == "cuda" and engine == "openvino":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import signal
 import subprocess
 import time
@@ -18,6 +17,7 @@ import pytest
 
 from tests.commands import embeddings, leftovers, run, start, workers_of
 from tests.shards import default_cells, make_shard, write_metadata
+from tests.soak import soak
 
 KILL: dict[str, Any] = {"action": "kill"}
 
@@ -102,54 +102,9 @@ def test_the_next_start_finishes_after_the_death_of_the_parent(
     assert_finished(archive, tmp_path / "out", expected)
 
 
-def kill_at_random(process: subprocess.Popen[str], chance: random.Random) -> str:
-    """After a while: the parent, the whole group, or some worker."""
-    try:
-        process.wait(timeout=chance.uniform(0.2, 6.0))
-        return "finished"
-    except subprocess.TimeoutExpired:
-        pass
-    workers = workers_of(process.pid)
-    choice = chance.choice(["parent", "group", *workers.values()])
-    if choice == "group":
-        os.killpg(process.pid, signal.SIGKILL)
-        for pid in workers:
-            _kill(pid)
-    elif choice == "parent":
-        process.kill()
-    else:
-        _kill(next(pid for pid, kind in workers.items() if kind == choice))
-    return choice
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-
-
-def soak(archive: Path, output: Path, kills: int, seed: int) -> list[str]:
-    """Kill ``kills`` times at random; the command is started again whenever its parent is gone."""
-    chance, done = random.Random(seed), list[str]()
-    process = start(command(archive, output, "--workers", str(chance.randint(1, 3))))
-    while len(done) < kills:
-        what = kill_at_random(process, chance)
-        done += [what] if what != "finished" else []
-        if what in ("parent", "group", "finished"):
-            process.communicate(timeout=60)
-            assert what != "finished" or process.returncode in (0, 1), process.returncode
-            if what == "finished" and process.returncode == 0:
-                break
-            process = start(command(archive, output, "--workers", str(chance.randint(1, 3))))
-    process.kill()
-    process.communicate(timeout=60)
-    return done
-
-
 @pytest.mark.parametrize("seed", [1, 2])
 def test_killed_at_random_times(archive: Path, expected: dict[str, bytes], tmp_path: Path, seed: int) -> None:
-    soak(archive, tmp_path / "out", 5, seed)
+    soak(command(archive, tmp_path / "out"), 5, random.Random(seed))
     assert_finished(archive, tmp_path / "out", expected)
 
 
@@ -250,14 +205,12 @@ def _pending(pid: int, number: int) -> bool:
     return False
 
 
+@pytest.mark.parametrize(("function", "call"), [("os:writev", 4), ("os:fsync", 1), ("os:replace", 2)])
 def test_a_full_disk_is_an_error_and_goes_on_after_space_is_made(
-    archive: Path, expected: dict[str, bytes], tmp_path: Path
+    archive: Path, expected: dict[str, bytes], tmp_path: Path, function: str, call: int
 ) -> None:
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-
-    # The limit also holds for the ring, an anonymous file; so the writer alone is limited, by a fault.
-    fault = {"kind": "write", "function": "os:writev", "call": 4, "action": "disk-full"}
+    """In the journal, in the part, and between the part and its timings."""
+    fault = {"kind": "write", "function": function, "call": call, "action": "disk-full"}
     code, _, err = run(command(archive, tmp_path / "out"), [fault])
     assert code == 1
     assert "No space left" in err and "make space" in err and "Traceback" not in err

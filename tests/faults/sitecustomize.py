@@ -1,8 +1,8 @@
 """Faults for tests: Python loads this file in every process that has its folder on PYTHONPATH.
 
 ``MTEMBED_TEST_FAULTS`` is a JSON list.  Each fault names the kind of process (``parent``, ``decode``, ``device``,
-``write``), a function as ``module:attribute``, when (the n-th ``call``, or a ``row_group``), what to do, and perhaps
-the one ``card`` whose worker it is for, and a file that makes it happen ``once`` over all starts.
+``write``), a function as ``module:attribute``, when (the n-th ``call``, a ``row_group``, or always), what to do, and
+perhaps the one ``card`` whose worker it is for, and a file that makes it happen ``once`` over all starts.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import importlib.util
 import json
 import os
 import resource
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -50,8 +51,13 @@ def _act(action: str, arguments: tuple) -> None:
     elif action == "hang":
         while True:
             signal.pause()
+    elif action.startswith("count:"):
+        with Path(action.removeprefix("count:")).open("ab") as file:
+            file.write(b".")
     elif action.startswith("delete:"):
         Path(action.removeprefix("delete:")).unlink()
+    elif action.startswith("delete-folder:"):
+        shutil.rmtree(action.removeprefix("delete-folder:"))
     elif action == "cuda-error":
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
     elif action == "device-memory":
@@ -66,7 +72,8 @@ def _wrap(function, fault):
     def faulty(*arguments, **named):
         nonlocal calls
         calls += 1
-        due = calls == fault["call"] if "call" in fault else _row_group(arguments) == fault["row_group"]
+        group = _row_group(arguments)
+        due = calls == fault.get("call", calls) and group == fault.get("row_group", group)
         once = Path(fault["once"]) if fault.get("once") else None
         if due and not (once and once.exists()):
             if once:
