@@ -13,6 +13,7 @@ import numpy as np
 from mtembed.errors import OutputError, UsageError
 from mtembed.report_data import STAGES, Cells, DatasetTimings, load
 from mtembed.report_limit import Limit, counted, find_limit
+from mtembed.report_roofline import Roof, roof
 from mtembed.report_work import Crew, Spread, Work, WorkerUse, intervals
 
 SCHEMA = "mtembed.report/1"
@@ -74,6 +75,7 @@ class Report:
     queues: list[Queue]
     workers: list[WorkerUse]
     projection: Projection
+    roofline: Roof | None
     made_with: dict[str, Any]
 
     def as_json(self) -> dict[str, Any]:
@@ -120,7 +122,8 @@ def summarise(timings: DatasetTimings, work: Work, price_per_hour: float | None 
         limit.evidence if limit else "Nothing was embedded yet.", limit.advice if limit else "",
         not timings.unfinished, int((~cells.ok).sum()) + older["failed"], _failures(cells), _warnings(timings),
         _notes(timings, len(cells)), rate, float(cells.bytes_in.sum()) / work.seconds if rate else None, crews, queues,
-        work.uses(), _projection(settings["source"], rate, price_per_hour), _made_with(timings.manifests),
+        work.uses(), _projection(settings["source"], rate, price_per_hour),
+        roof(timings.manifests, rate), _made_with(timings.manifests),
     )  # fmt: skip
 
 

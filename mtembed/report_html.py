@@ -10,7 +10,7 @@ from mtembed.console import duration
 from mtembed.report import Report
 from mtembed.report_data import STAGES, Cells
 from mtembed.report_limit import milliseconds
-from mtembed.report_view import projection_sentence, significant, worker_name
+from mtembed.report_view import projection_sentence, roofline_sentence, significant, worker_name
 from mtembed.report_work import Work
 
 MOST_WORKERS = 64
@@ -65,7 +65,7 @@ def page(report: Report, cells: Cells, work: Work) -> str:
         f"<title>{escape(title)}: mtembed report</title><style>{STYLE}</style></head><body><main>"
         f"<h1>{escape(title)}</h1><p class='sub'>{escape(_subtitle(report))}</p>{_tiles(report)}{_limit(report)}"
         f"{_archive(report)}{_stages(report, cells)}{_timeline(cells, work)}{_throughput(report, cells, work)}"
-        f"{_queues(report)}{_workers(report)}{_failures(report)}{_notes(report)}</main></body></html>\n"
+        f"{_roofline(report)}{_queues(report)}{_workers(report)}{_failures(report)}{_notes(report)}</main></body></html>\n"
     )
 
 
@@ -142,6 +142,23 @@ def _throughput(report: Report, cells: Cells, work: Work) -> str:
     return _section("Throughput", f"{drawing}<p class='hint'>{hint}</p>") if drawing else ""
 
 
+def _roofline(report: Report) -> str:
+    if report.roofline is None:
+        return ""
+    rows = [
+        (name, milliseconds(stage.alone_ms), significant(stage.limit_cells_per_s), f"{stage.share:.0%}",
+         _meter(stage.share))
+        for name, stage in report.roofline.stages.items()
+    ]  # fmt: skip
+    table = _table(("stage", "#alone, per cell", "#limit, cells/s", "#used", ""), rows, raw=(4,))
+    hint = f"<p class='hint'>{escape(roofline_sentence(report.roofline))}</p>"
+    return _section("Limits of this machine", table + hint)
+
+
+def _meter(share: float) -> str:
+    return f"<div class='meter'><div style='width:{100 * min(1.0, share):.1f}%'></div></div>"
+
+
 def _queues(report: Report) -> str:
     heads = ("queue", "waited for by", "#item waits", "#99 %", "#worker waits", "#99 %")
     rows = [
@@ -158,7 +175,7 @@ def _queues(report: Report) -> str:
 def _workers(report: Report) -> str:
     rows = [
         (worker_name(use, report), use.device, f"{use.cells:,}", f"{use.busy:.0%}",
-         f"<div class='meter'><div style='width:{100 * use.busy:.1f}%'></div></div>")
+         _meter(use.busy))
         for use in report.workers[:MOST_WORKERS]
     ]  # fmt: skip
     more = len(report.workers) - MOST_WORKERS

@@ -14,7 +14,8 @@ import numpy as np
 
 from mtembed.report_data import Cells, Floats
 from mtembed.report_limit import milliseconds
-from mtembed.report_work import DEVICE_STAGES, PAUSE_S, Spans, Work, WorkerUse, intervals
+from mtembed.report_work import PAUSE_S, Spans, Work, WorkerUse, intervals
+from mtembed.types import DECODE_STAGES, DEVICE_STAGES
 
 WIDTH = 960
 LEFT = 110  # labels of rows and axes
@@ -70,7 +71,7 @@ def _bars(cells: Cells, use: WorkerUse, work: Work, begin: float, end: float) ->
     rows = np.flatnonzero(mine)[(ends > begin) & (starts < end)]
     moments = starts[(ends > begin) & (starts < end)]
     order = np.argsort(moments)[-BARS_PER_ROW:]
-    stages = {"decode": ("read", "decode"), "device": DEVICE_STAGES, "write": ("write",)}[use.kind]
+    stages = {"decode": DECODE_STAGES, "device": DEVICE_STAGES, "write": ("write",)}[use.kind]
     for row, moment in zip(rows[order], moments[order], strict=True):
         at = float(moment)
         for stage in stages:

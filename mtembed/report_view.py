@@ -10,6 +10,7 @@ from rich.text import Text
 from mtembed.console import duration
 from mtembed.report import Report
 from mtembed.report_limit import counted, milliseconds
+from mtembed.report_roofline import Roof
 from mtembed.report_work import WorkerUse
 
 MOST_WORKERS = 12  # lines before the least busy ones are summed up
@@ -31,6 +32,8 @@ def tables(report: Report) -> Group:
     parts: list[RenderableType] = [_head(report), Text(""), _stages(report), Text(""), _queues(report), Text("")]
     parts += [_workers(report), Text(""), Text(report.evidence, style="bold"), Text(report.advice), Text("")]
     parts.append(Text(projection_sentence(report)))
+    if report.roofline:
+        parts += [Text(""), _roofline(report.roofline), Text(roofline_sentence(report.roofline))]
     if report.failed:
         parts += [Text(""), _failures(report)]
     parts += [Text(f"Note: {note}", style="dim") for note in (*report.notes, *report.warnings)]
@@ -63,6 +66,14 @@ def _stages(report: Report) -> Table:
     for name, spread in report.stages.items():
         style = "bold" if name == report.limiting_stage else ""
         table.add_row(name, milliseconds(spread.median_ms), milliseconds(spread.p99_ms), style=style)
+    return table
+
+
+def _roofline(roof: Roof) -> Table:
+    table = _table("stage", "alone", "limit, cells/s", "used", title="Limits of this machine")
+    for name, stage in roof.stages.items():
+        limit = significant(stage.limit_cells_per_s)
+        table.add_row(name, milliseconds(stage.alone_ms), limit, f"{stage.share:.0%}")
     return table
 
 
@@ -106,6 +117,15 @@ def projection_sentence(report: Report) -> str:
     cost = "" if plan.cost is None else f" and would cost {plan.cost:,.2f} at {plan.price_per_hour:,.2f} an hour"
     machines = "these machines" if report.made_with["processes"] > 1 else "this machine"
     return f"All {plan.cells:,} cells of {plan.archive} would take {plan.hours:,.1f} hours on {machines}{cost}."
+
+
+def roofline_sentence(roof: Roof) -> str:
+    """End to end against the best possible."""
+    best, read = significant(roof.best_cells_per_s), significant(roof.read_bytes_per_s / 1e9)
+    return (
+        f"The run reached {roof.share:.0%} of the {best} cells/s that its stages allow together; "
+        f"one worker alone read {read} GB/s of images."
+    )
 
 
 def significant(value: float) -> str:

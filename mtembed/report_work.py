@@ -16,10 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mtembed.report_data import Cells, DatasetTimings, Floats, WorkerName
+from mtembed.types import DECODE_STAGES, DEVICE_STAGES
 
 PAUSE_S = 30.0
-DECODE_STAGES = ("read", "decode")
-DEVICE_STAGES = ("upload", "preprocess", "forward", "download")
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,9 +183,12 @@ class Run:
         rings = [Ring.create(shape) for shape in shapes]
         try:
             work = Work(plan.shards, frozenset(plan.mine), done, settings.limit, config.retry_failed)
+            crews = self._crews(settings, found, rings)
+            if config.roofline:
+                self._measure_roofline(settings, crews["decode"], [i for i in plan.mine if i not in done])
             self._pipeline = Pipeline(
                 work,
-                self._crews(settings, found, rings),
+                crews,
                 [shape.slots for shape in shapes],
                 max_failures=config.max_failures,
                 stall_timeout=config.stall_timeout,
@@ -238,6 +241,18 @@ class Run:
                 lambda name, lane: workers.start("write", name, to_write, [*descriptors, lock]), counts.write, 1
             ),
         }
+
+    def _measure_roofline(self, settings: Settings, crew: Crew, shards: list[int]) -> None:
+        from mtembed.roofline import measure
+
+        self.on_note("measuring what each stage can do alone")
+        decoder = crew.start("decode-0", 0)
+        try:
+            found = measure(self.plan, settings, decoder, shards)
+        finally:
+            decoder.close()
+        self.manifest["roofline"] = found.as_json()
+        self.on_note(f"at best {found.best:.3g} cells/s; mtembed report compares the run with that, stage by stage")
 
     def _part_done(self, facts: dict[str, Any]) -> None:
         self.shards[Path(facts["shard"]).stem] = facts

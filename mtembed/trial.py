@@ -3,74 +3,118 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from threading import Barrier, BrokenBarrierError
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mtembed import layout, workers
 from mtembed.errors import WorkerError
 from mtembed.fragments import FragmentGrid
-from mtembed.messages import Embedded, EmbedTask, SlotRef
+from mtembed.messages import DeviceJob, Embedded, EmbedTask, SlotRef
 from mtembed.ring import Ring, Slot
-from mtembed.run import Plan
 from mtembed.settings import Settings
-from mtembed.types import CellRecord, CellTiming, DecodedCell, Georeference
+from mtembed.types import DEVICE_STAGES, CellRecord, CellTiming, DecodedCell, Georeference
 from mtembed.weights import Weights
 from mtembed.worker import Job
 from mtembed.workers import Fatal, Worker
+
+if TYPE_CHECKING:
+    from mtembed.run import Plan
 
 SEED = 0
 CPU_CELLS = 2  # timed, after one that warms up; a card gets three times what it may hold
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Wall-clock seconds of a cell in one worker, and the milliseconds of its stages; means."""
+
+    seconds: float
+    stages: dict[str, float]
+
+    @classmethod
+    def mean(cls, trials: Sequence[Trial]) -> Trial:
+        count = len(trials)
+        stages = {name: sum(one.stages[name] for one in trials) / count for name in DEVICE_STAGES}
+        return cls(sum(one.seconds for one in trials) / count, stages)
+
+
 def seconds_per_cell(plan: Plan, settings: Settings) -> float:
-    """Wall-clock seconds of a cell in one device worker that is kept busy.
+    """Wall-clock seconds of a cell in one device worker that is kept busy.  Raises WorkerError."""
+    return network_trial(plan, settings).seconds
+
+
+def network_trial(plan: Plan, settings: Settings, count: int = 1) -> Trial:
+    """The network in so many device workers that are busy at the same time, each with a ring of its own.
 
     Weights are random ones, because no network is slower for their sake and no file is needed.  Raises WorkerError.
     """
     named = (plan.spec, plan.source, Weights(f"random:{SEED}", "", None, SEED), settings, plan.config, plan.peek, False)
-    job = layout.device_jobs(*named)[0]
-    held = 1 if job.card is None else layout.credit(job)
+    jobs = layout.device_jobs(*named)
     shape = layout.rings(plan.peek, plan.spec, settings, plan.config)[0]
-    held = min(held, shape.slots)
-    ring = Ring.create(dataclasses.replace(shape, slots=held))
-    try:
-        cells = [_made_up(plan, settings, ring.slot(index)) for index in range(held)]
-        rings = Job(((ring.fd, ring.shape),), dataclasses.replace(job, lane=0))
-        worker = workers.start("device", "device-0", rings, [ring.fd], layout.device_environment(job))
-        try:
-            _receive(worker, plan.config.stall_timeout)
-            return _timed(worker, cells, plan.config.stall_timeout)
-        finally:
-            worker.close()
-    finally:
-        ring.close()
+    held = 1 if jobs[0].card is None else min(layout.credit(jobs[0]), shape.slots)
+    patience = plan.config.stall_timeout
+    together = Barrier(count)
+    with ExitStack() as stack, ThreadPoolExecutor(count) as threads:
+        crew = []
+        for index in range(count):
+            ring = Ring.create(dataclasses.replace(shape, slots=held))
+            stack.callback(ring.close)
+            cells = [_made_up(plan, settings, ring.slot(slot)) for slot in range(held)]
+            crew.append((_start(jobs[index % len(jobs)], index, ring, stack), cells))
+        return Trial.mean(list(threads.map(lambda one: _timed(one[0], one[1], patience, together), crew)))
 
 
-def _timed(worker: Worker, cells: list[DecodedCell], patience: float) -> float:
+def _start(job: DeviceJob, index: int, ring: Ring, stack: ExitStack) -> Worker:
+    """A device worker on a ring of its own; started by the main thread, whose end would end it too."""
+    work = Job(((ring.fd, ring.shape),), dataclasses.replace(job, lane=0))
+    worker = workers.start("device", f"device-{index}", work, [ring.fd], layout.device_environment(job))
+    stack.callback(worker.close)
+    return worker
+
+
+def _timed(worker: Worker, cells: list[DecodedCell], patience: float, together: Barrier) -> Trial:
     """Keep these cells, one a slot, with the worker; the first so many answers warm it up, the others count."""
-    held = len(cells)
-    timed = CPU_CELLS if held == 1 else 3 * held
-    for index, cell in enumerate(cells):
-        _give(worker, cell, index)
-    started = perf_counter()
-    for count in range(1, held + timed + 1):
-        answer: Embedded = _receive(worker, patience)
-        if answer.timing.status == "failed":
-            raise WorkerError(answer.timing.error)
-        if count == held:
-            started = perf_counter()
-        if count <= timed:
-            _give(worker, cells[answer.key[0]], answer.key[0])
-    return (perf_counter() - started) / timed
+    try:
+        receive(worker, patience)
+        held = len(cells)
+        timed = CPU_CELLS if held == 1 else 3 * held
+        for index, cell in enumerate(cells):
+            _give(worker, cell, index)
+        timings = []
+        started = perf_counter()
+        for count in range(1, held + timed + 1):
+            answer: Embedded = receive(worker, patience)
+            if answer.timing.status == "failed":
+                raise WorkerError(answer.timing.error)
+            if count == held:
+                together.wait(patience)
+                started = perf_counter()
+            elif count > held:
+                timings.append(answer.timing)
+            if count <= timed:
+                _give(worker, cells[answer.key[0]], answer.key[0])
+        seconds = (perf_counter() - started) / timed
+    except WorkerError:
+        together.abort()
+        raise
+    except BrokenBarrierError:
+        raise WorkerError("another device worker ended") from None
+    return Trial(seconds, {name: sum(getattr(one, name) for one in timings) / timed for name in DEVICE_STAGES})
 
 
 def _give(worker: Worker, cell: DecodedCell, slot: int) -> None:
     worker.send(EmbedTask((slot, 0), SlotRef(0, slot), cell, CellTiming("trial", 0)))
 
 
-def _receive(worker: Worker, patience: float) -> Any:
+def receive(worker: Worker, patience: float) -> Any:
+    """A worker's next message.  Raises WorkerError when it ended, failed or is silent for ``patience`` seconds."""
     if not worker.connection.poll(patience):
         raise WorkerError(f"the device worker did not answer within {patience:g} s")
     try:

@@ -79,6 +79,11 @@ class Georeference:
     cols: int
 
 
+DECODE_STAGES = ("read", "decode")
+DEVICE_STAGES = ("upload", "preprocess", "forward", "download")
+"""Fields of a ``CellTiming``: what a decode worker and a device worker do for a cell."""
+
+
 @dataclass(slots=True)
 class CellTiming:
     """One row of ``timings/``: what became of a cell and how long each stage took (milliseconds).

@@ -1,0 +1,85 @@
+"""``--roofline``: what each stage could do alone on this machine, measured in workers like those of the run.
+
+One decode worker reads and decodes cells of the input while nothing else runs; all device workers then embed a made-up
+cell at the same time.  A stage's limit is what its crew would reach if it did nothing else.  The best possible end to
+end is the slower of the two crews, and on a CPU, where they share the cores, no more than all cores can do together.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtembed import layout, machine
+from mtembed.messages import DecodeTask, PlanTask, SlotRef
+from mtembed.settings import Settings
+from mtembed.trial import network_trial, receive
+from mtembed.types import DECODE_STAGES, DEVICE_STAGES, CellTiming
+from mtembed.workers import Worker
+
+if TYPE_CHECKING:
+    from mtembed.run import Plan
+
+READ_FOR_S = 3.0
+MOST_CELLS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Roofline:
+    """``alone_ms`` is a stage's time for a cell in one worker, ``limits`` its crew's cells per second (0: no limit
+    was found), ``read_bytes_per_s`` one worker's rate of blob bytes, ``best`` cells per second end to end."""
+
+    alone_ms: dict[str, float]
+    limits: dict[str, float]
+    read_bytes_per_s: float
+    best: float
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def measure(plan: Plan, settings: Settings, decoder: Worker, shards: Sequence[int]) -> Roofline:
+    """Of the run that is about to start; ``decoder`` is a decode worker, ``shards`` those still to be done.
+
+    Raises WorkerError when a worker ends before it has answered.
+    """
+    timings = _decode(decoder, [plan.shards[i] for i in shards], plan.config.stall_timeout)
+    sizes = layout.crew_sizes(plan.spec, settings, plan.config)
+    trial = network_trial(plan, settings, sizes.device)
+    alone = {name: _mean(timings, name) for name in DECODE_STAGES} | trial.stages
+    limits = {name: _rate(sizes.decode, alone[name] / 1e3) for name in DECODE_STAGES}
+    limits |= {name: _rate(sizes.device, alone[name] / 1e3) for name in DEVICE_STAGES}
+    seconds = sum(alone[name] for name in DECODE_STAGES) / 1e3
+    crews = [_rate(sizes.decode, seconds), _rate(sizes.device, trial.seconds)]
+    if settings.device == "cpu":
+        crews.append(_rate(machine.cores(), seconds + trial.seconds * settings.threads))
+    read = sum(timing.read for timing in timings) / 1e3
+    size = sum(timing.bytes_in for timing in timings)
+    return Roofline(alone, limits, size / read if read else 0.0, min((rate for rate in crews if rate), default=0.0))
+
+
+def _decode(worker: Worker, paths: Sequence[Path], patience: float) -> list[CellTiming]:
+    """Timings of the first cells that can be decoded; the very first, which loads libraries, is left out."""
+    receive(worker, patience)
+    timings: list[CellTiming] = []
+    until = time.monotonic() + READ_FOR_S
+    for shard, path in enumerate(paths):
+        worker.send(PlanTask(shard, path))
+        for cell in receive(worker, patience).cells:
+            worker.send(DecodeTask(SlotRef(0, 0), path, cell))
+            timing = receive(worker, patience).timing
+            timings += [timing] if timing.status == "ok" else []
+            if len(timings) > 1 and (len(timings) > MOST_CELLS or time.monotonic() > until):
+                return timings[1:]
+    return timings[1:] or timings
+
+
+def _mean(timings: Sequence[CellTiming], name: str) -> float:
+    return sum(getattr(timing, name) for timing in timings) / len(timings) if timings else 0.0
+
+
+def _rate(workers: int, seconds: float) -> float:
+    return workers / seconds if seconds else 0.0
