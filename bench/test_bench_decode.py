@@ -1,7 +1,5 @@
 """CPU time to decode the 13 bands of one Sentinel-2 L1C cell (12.7 MB), per encoding, next to rasterio's.
 
-    pytest bench/test_bench_decode.py --benchmark-group-by=param:encoding --benchmark-columns=min,median,rounds
-
 Pixels: five by five chips of 224 px from the shared data, every neighbour another place and another orientation (a
 mirrored chip would repeat inside deflate's window); without that data fractal terrain with sensor noise.
 """
@@ -9,7 +7,6 @@ mirrored chip would repeat inside deflate's window); without that data fractal t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ import rasterio
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
+from bench.conftest import Paired
 from mtembed import tiff
 
 SIDE = 1068
@@ -95,16 +93,11 @@ def with_rasterio(blobs: list[bytes], out: list[np.ndarray[Any, Any]]) -> None:
             out[i] = dataset.read(1)
 
 
-@pytest.mark.parametrize("decoder", [with_mtembed, with_rasterio])
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.benchmark(group="decode", timer=time.process_time, min_rounds=12, warmup=True, warmup_iterations=1)
-def test_decode_cell(
-    benchmark: Any,
-    planes: list[np.ndarray[Any, Any]],
-    encoding: str,
-    decoder: Callable[[list[bytes], list[np.ndarray[Any, Any]]], None],
-) -> None:
+@pytest.mark.benchmark(group="decode", timer=time.process_time)
+def test_decode(paired: Paired, planes: list[np.ndarray[Any, Any]], encoding: str) -> None:
     blobs = [encode(plane, ENCODINGS[encoding]) for plane in planes]
-    out = [np.empty_like(plane) for plane in planes]
-    benchmark(decoder, blobs, out)
-    assert all(np.array_equal(a, b) for a, b in zip(out, planes, strict=True))
+    ours, theirs = ([np.empty_like(plane) for plane in planes] for _ in range(2))
+    paired(lambda: with_mtembed(blobs, ours), lambda: with_rasterio(blobs, theirs), "rasterio", 12)
+    for out in (ours, theirs):
+        assert all(np.array_equal(a, b) for a, b in zip(out, planes, strict=True))

@@ -6,9 +6,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from pytest_benchmark.fixture import BenchmarkFixture
+import shapely
+from pyproj import Transformer
 
+from bench.conftest import Paired
 from mtembed.footprint import footprints
 from mtembed.rows import PartWriter, build_table, row_groups, schema
 from mtembed.types import CellRecord, Georeference
@@ -17,7 +21,7 @@ from mtembed.unique_id import print_vectors
 CELLS, FRAGMENTS = 100, 25
 STEPS = (0, 211, 422, 633, 844)
 
-pytestmark = pytest.mark.benchmark(timer=time.process_time, warmup=True, warmup_iterations=1, min_rounds=5)
+pytestmark = pytest.mark.benchmark(group="rows", timer=time.process_time)
 
 
 def _records() -> list[CellRecord]:
@@ -33,12 +37,8 @@ def _vectors(dim: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((CELLS * FRAGMENTS, dim)).astype(np.float32)
 
 
-def _report(benchmark: BenchmarkFixture, cells: int = CELLS) -> None:
-    benchmark.extra_info["cpu_ms_per_cell"] = round(benchmark.stats.stats.median * 1e3 / cells, 3)
-
-
 @pytest.mark.parametrize("dim", [768, 2048])
-def test_rows_to_file(benchmark: BenchmarkFixture, tmp_path: Path, dim: int) -> None:
+def test_rows_to_file(paired: Paired, tmp_path: Path, dim: int) -> None:
     records, vectors = _records(), _vectors(dim)
 
     def write() -> None:
@@ -48,24 +48,32 @@ def test_rows_to_file(benchmark: BenchmarkFixture, tmp_path: Path, dim: int) -> 
             writer.write(build_table(records[first:last], rows, "float32", False))
         writer.close({})
 
-    benchmark(write)
-    _report(benchmark)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dim)
+    plain = pa.table({"embedding": column})
+    paired(
+        write,
+        lambda: pq.write_table(plain, tmp_path / "plain.parquet", compression="zstd"),
+        "pyarrow, the vectors alone",
+        cells=CELLS,
+    )
 
 
-def test_footprints(benchmark: BenchmarkFixture) -> None:
-    benchmark(footprints, _records())
-    _report(benchmark)
+def test_footprints(paired: Paired) -> None:
+    records = _records()
+    to_degrees = [Transformer.from_crs(r.georeference.epsg, 4326, always_xy=True) for r in records[::20]]
+
+    def one_by_one() -> None:
+        for i, record in enumerate(records):
+            place = record.georeference
+            for row, col in record.offsets:
+                west, north = place.left + col * place.pixel_width, place.top - row * place.pixel_height
+                square = shapely.box(west, north - 2240.0, west + 2240.0, north)
+                shapely.transform(square, to_degrees[i // 20].transform, interleaved=False)
+
+    paired(lambda: footprints(records), one_by_one, "shapely and pyproj, one by one", 5, CELLS)
 
 
 @pytest.mark.parametrize("dim", [512, 768, 1152, 2048])
-def test_printed_vectors(benchmark: BenchmarkFixture, dim: int) -> None:
-    benchmark(print_vectors, _vectors(dim))
-    _report(benchmark)
-
-
-@pytest.mark.parametrize("dim", [768, 2048])
-def test_printed_vectors_by_numpy(benchmark: BenchmarkFixture, dim: int) -> None:
-    """What the recipe costs as it is written."""
+def test_printed_vectors(paired: Paired, dim: int) -> None:
     vectors = _vectors(dim)[: 4 * FRAGMENTS]
-    benchmark.pedantic(lambda: [str(vector) for vector in vectors], rounds=3)
-    _report(benchmark, 4)
+    paired(lambda: print_vectors(vectors), lambda: [str(vector) for vector in vectors], "numpy's printing", 5, 4)

@@ -1,0 +1,25 @@
+"""The real command end to end, per model at its automatic precision, next to the model alone (``end_to_end.py``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench import end_to_end
+
+CELLS = {"rcf": 24, "ssl4eo-s2": 16, "ssl4eo-s1": 16, "dinov2": 6}
+
+
+@pytest.mark.benchmark(group="end to end")
+@pytest.mark.parametrize("model", CELLS)
+def test_end_to_end(benchmark: BenchmarkFixture, tmp_path: Path, model: str) -> None:
+    shard = end_to_end.archive(tmp_path, model, CELLS[model])
+    rates = benchmark.pedantic(end_to_end.rates, args=(shard, model, "auto", 2, tmp_path, False), rounds=1)
+    found = end_to_end.summary(model, rates)
+    benchmark.extra_info |= {
+        "yardstick": "model alone",
+        "ratio": found.to_model_alone,
+        "ms_per_cell": round(1e3 / found.end_to_end, 1),
+    }
