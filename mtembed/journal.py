@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import mmap
 import os
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -63,10 +65,16 @@ class Journal:
         self._write(text, body)
         self.entries[timing.row_group] = Entry(timing, record, offset, body.nbytes)
 
-    def vectors(self, entry: Entry, dtype: str, dim: int) -> npt.NDArray[Any]:
-        """[n, dim] of the stored type, read from the file."""
-        raw = os.pread(self._fd, entry.nbytes, entry.offset)
-        return np.frombuffer(raw, dtype).reshape(-1, dim)
+    def vectors(self, entries: Sequence[Entry], dtype: str, dim: int) -> npt.NDArray[Any]:
+        """[n, dim] of the stored type, those of all entries below each other, read from the file.  Raises OSError."""
+        itemsize = np.dtype(dtype).itemsize * dim
+        result = np.empty((sum(entry.nbytes for entry in entries) // itemsize, dim), dtype)
+        bytes_of, at = memoryview(result).cast("B"), 0
+        for entry in entries:
+            if os.preadv(self._fd, [bytes_of[at : at + entry.nbytes]], entry.offset) != entry.nbytes:
+                raise OSError(errno.EIO, "the journal is shorter than it was", self.path.name)
+            at += entry.nbytes
+        return result
 
     def close(self) -> None:
         os.close(self._fd)

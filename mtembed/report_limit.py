@@ -69,19 +69,20 @@ def _advice(stage: str, count: Mapping[str, int], settings: Mapping[str, Any], b
     workers = f"--workers above {count['decode']}"
     return {
         "read": f"Put the shards on a faster disk, or raise {workers} so that more reads are under way.",
-        "decode": f"Raise {workers}" + ("." if on_cpu else ", or decode compressed bands with --decoder gpu."),
-        "upload": "Give the device a wider link to the host, or send compressed bands as they are with --decoder gpu.",
+        "decode": f"Raise {workers}.",
+        "upload": "Give the device a wider link to the host.",
         "preprocess": "Give the run more cores." if on_cpu else "Raise --batch.",
-        "forward": _faster_model(on_cpu, settings["precision"]),
+        "forward": _faster_model(on_cpu, settings),
         "download": "Raise --batch.",
         "write": "Put --output on a faster disk, or halve its bytes with --dtype float16.",
     }[stage]
 
 
-def _faster_model(on_cpu: bool, precision: str) -> str:
-    if on_cpu:
-        return "Use a GPU or more cores, or try --engine openvino; more decode workers would not help."
-    more = "Use more GPUs" + (", or a 16-bit --precision" if precision == "fp32" else "")
+def _faster_model(on_cpu: bool, settings: Mapping[str, Any]) -> str:
+    more = "Use a GPU or more cores" if on_cpu else "Use more GPUs"
+    if settings["model"] != "rcf":
+        more += ", or a 16-bit --precision" if settings["precision"] == "fp32" else ""
+        more += ", or try --engine openvino" if on_cpu and settings["engine"] == "torch" else ""
     return f"{more}; more decode workers would not help."
 
 

@@ -11,7 +11,7 @@ exponents from 1e8 to 1e6, so below 1e6 all versions agree.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ _TEN = 10 ** np.arange(10, dtype=np.int64)
 _FIVE = 5 ** np.arange(18, dtype=np.int64)
 # No float32 lies between 10**-i and its double, so comparisons with these are exact.
 _POWERS = np.array([float(f"1e{i}") for i in range(-8, 6)])
+_AT_ONCE = 500  # rows
 _WORD_BYTES = 19  # sign, 6 + 8 digits, point, separator, line break and indent
 _DEFAULTS: dict[str, Any] = {
     "precision": _PRECISION,
@@ -65,11 +66,17 @@ def unique_ids(
     ``vectors`` is [n, D], the values as they are stored; ``embedding`` is a row of it as a float32 array printed with
     numpy's default options, whatever options the caller has set.  ValueError where the lengths differ.
     """
-    rows = zip(geometry_wkt, timestamps, product_ids, print_vectors(vectors), strict=True)
+    rows = zip(geometry_wkt, timestamps, product_ids, _printed(vectors), strict=True)
     return [
         hashlib.sha256(f"{geometry}_{timestamp}_{product}_".encode() + text).hexdigest()
         for geometry, timestamp, product, text in rows
     ]
+
+
+def _printed(vectors: Vectors) -> Iterator[bytes]:
+    """The rows as text, so many at a time that the text takes little memory."""
+    for first in range(0, len(vectors), _AT_ONCE):
+        yield from print_vectors(vectors[first : first + _AT_ONCE])
 
 
 def print_vectors(vectors: Vectors) -> list[bytes]:

@@ -153,7 +153,7 @@ class OpenPart:
             return self.earlier.rows(cells[0].start, sum(cell.count for cell in cells))
         entries = [cell.entry for cell in cells if cell.entry]
         dtype, dim = self.job.dtype, self.job.dim
-        vectors = np.concatenate([self.journal.vectors(entry, dtype, dim) for entry in entries])
+        vectors = self.journal.vectors(entries, dtype, dim)
         return build_table([e.record for e in entries if e.record], vectors, dtype, self.job.extras)
 
     def _facts(self, timings: Sequence[CellTiming], rows: int) -> dict[str, Any]:

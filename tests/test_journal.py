@@ -47,7 +47,7 @@ def test_everything_comes_back_bit_for_bit(tmp_path: Path) -> None:
         assert entry.record.georeference == record(row).georeference
         assert entry.record.nodata.tobytes() == record(row).nodata.tobytes()  # type: ignore[union-attr]
         assert entry.timing.warnings == ("odd",)
-        assert journal.vectors(entry, "float32", 5).tobytes() == matrix.tobytes()
+        assert journal.vectors([entry], "float32", 5).tobytes() == matrix.tobytes()
     journal.close()
 
 

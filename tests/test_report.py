@@ -250,7 +250,8 @@ def test_advice_fits_the_machine() -> None:
     ms = dict.fromkeys(STAGES, 1.0) | {"forward": 50.0}
     gpu = find_limit(busy, ms, crews, 9.0, 0.0, {**SETTINGS, "device": "cuda"}).advice
     assert "more GPUs" in gpu and "16-bit" in gpu
-    assert "openvino" in find_limit(busy, ms, crews, 9.0, 0.0, SETTINGS).advice
+    assert "openvino" in find_limit(busy, ms, crews, 9.0, 0.0, {**SETTINGS, "model": "dinov2"}).advice
+    assert "openvino" not in find_limit(busy, ms, crews, 9.0, 0.0, SETTINGS).advice
 
 
 # -- unfinished, damaged, large -------------------------------------------------------------------------------------
