@@ -2,8 +2,9 @@
 
 python bench/host_path.py --cells 60
 
-Two runs of different length on the packaged Sentinel-2 cell (uncompressed blobs, 13 bands) are compared, so that
-start-up drops out; CPU time is what the kernel counted for each process (user and system).
+One run over copies of the packaged Sentinel-2 cell (uncompressed blobs, 13 bands, snappy pages).  CPU time is what the
+kernel counts for each process (user and system), from the end of a first small part, so that everything has been loaded
+and done once, to the end of the run.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "mtembed/sample/Core-S2L1C/images/part_00001.parquet"
 KINDS = {"parent": "parent", "decode": "read and decode", "write": "geometry, identifiers, Parquet"}
-FEW = 4
+WARM = 4  # cells of the first part
 EVERY_S = 0.02
 TICK_MS = 1e3 / os.sysconf("SC_CLK_TCK")
 
@@ -34,37 +34,52 @@ def main() -> None:
     parser.add_argument("--model", default="rcf")
     parser.add_argument("--output", type=Path, default=ROOT / "bench/results/host-path.json")
     options = parser.parse_args()
-    short, long = cpu_ms(options.model, FEW), cpu_ms(options.model, FEW + options.cells)
-    each = {kind: round((long[kind] - short[kind]) / options.cells, 2) for kind in KINDS}
+    each = cpu_ms_per_cell(options.model, options.cells)
     for kind, what in KINDS.items():
         print(f"{kind:8s} {each[kind]:6.2f} CPU-ms per cell   {what}")
-    print(f"together {sum(each.values()):6.2f} CPU-ms per cell")
-    content = {"model": options.model, "cells": options.cells, "cpu_ms_per_cell": each, "together": sum(each.values())}
+    together = round(sum(each.values()), 2)
+    print(f"together {together:6.2f} CPU-ms per cell")
+    content = {"model": options.model, "cells": options.cells, "cpu_ms_per_cell": each, "together": together}
     options.output.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def cpu_ms(model: str, cells: int) -> Counter[str]:
-    """CPU milliseconds of each kind of process over a whole run."""
-    seen: dict[int, tuple[str, float]] = {}
+def cpu_ms_per_cell(model: str, cells: int) -> dict[str, float]:
+    """CPU milliseconds per cell of each kind of process, from the end of the first part to that of the run."""
     with tempfile.TemporaryDirectory(prefix="mtembed-bench-") as name:
         folder = Path(name)
         row = pq.read_table(SAMPLE).slice(0, 1)
-        with pq.ParquetWriter(folder / "part_00001.parquet", row.schema) as writer:
-            for _ in range(cells):
-                writer.write_table(row)
-        command = [sys.executable, "-m", "mtembed.cli", "--model", model, "--quiet", "--output", str(folder / "out")]
+        for part, count in enumerate((WARM, cells)):
+            with pq.ParquetWriter(folder / f"part_{part}.parquet", row.schema) as writer:
+                for _ in range(count):
+                    writer.write_table(row)
+        command = [sys.executable, "-m", "mtembed.cli", "--model", model, "--json", "--output", str(folder / "out")]
         weights = [] if model == "rcf" else ["--weights", "random:1"]
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        with subprocess.Popen([*command, *weights, str(folder / "part_00001.parquet")], env=env) as process:
-            while process.poll() is None:
-                look(process.pid, "parent", seen)
+        with (
+            (folder / "events").open("w") as events,
+            subprocess.Popen([*command, *weights, str(folder)], env=env, stdout=events) as run,
+        ):
+            seen: dict[int, tuple[str, float]] = {}
+            begun, done = None, 0
+            while run.poll() is None:
+                look(run.pid, "parent", seen)
+                if begun is None and (done := cells_done(folder / "events")):
+                    begun = by_kind(seen)
                 time.sleep(EVERY_S)
-        if process.returncode:
-            sys.exit(f"the run ended with {process.returncode}")
-    total: Counter[str] = Counter()
-    for kind, spent in seen.values():
-        total[kind] += spent
-    return total
+        if run.returncode or begun is None:
+            sys.exit(f"the run ended with {run.returncode}")
+    return {kind: round((spent - begun[kind]) / (WARM + cells - done), 2) for kind, spent in by_kind(seen).items()}
+
+
+def cells_done(events: Path) -> int:
+    """As the last whole line of the run's events says; 0 before the first part is finished."""
+    lines = events.read_text().rpartition("\n")[0].splitlines()
+    facts = json.loads(lines[-1]) if lines else {}
+    return int(facts["cells_done"]) if facts.get("shards_done") else 0
+
+
+def by_kind(seen: dict[int, tuple[str, float]]) -> dict[str, float]:
+    return {kind: sum(spent for other, spent in seen.values() if other == kind) for kind in KINDS}
 
 
 def look(pid: int, kind: str, seen: dict[int, tuple[str, float]]) -> None:

@@ -69,9 +69,9 @@ class Journal:
         """[n, dim] of the stored type, those of all entries below each other, read from the file.  Raises OSError."""
         itemsize = np.dtype(dtype).itemsize * dim
         result = np.empty((sum(entry.nbytes for entry in entries) // itemsize, dim), dtype)
-        bytes_of, at = memoryview(result).cast("B"), 0
+        raw, at = result.reshape(-1).view(np.uint8), 0
         for entry in entries:
-            if os.preadv(self._fd, [bytes_of[at : at + entry.nbytes]], entry.offset) != entry.nbytes:
+            if os.preadv(self._fd, [raw[at : at + entry.nbytes].data], entry.offset) != entry.nbytes:
                 raise OSError(errno.EIO, "the journal is shorter than it was", self.path.name)
             at += entry.nbytes
         return result

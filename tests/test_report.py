@@ -248,9 +248,10 @@ def test_when_nobody_is_busy_the_report_says_so() -> None:
 def test_advice_fits_the_machine() -> None:
     busy, crews = {"decode": 0.1, "device": 0.99, "write": 0.1}, {"decode": 2, "device": 1, "write": 1}
     ms = dict.fromkeys(STAGES, 1.0) | {"forward": 50.0}
-    gpu = find_limit(busy, ms, crews, 9.0, 0.0, {**SETTINGS, "device": "cuda"}).advice
+    network = {**SETTINGS, "model": "dinov2"}
+    gpu = find_limit(busy, ms, crews, 9.0, 0.0, {**network, "device": "cuda"}).advice
     assert "more GPUs" in gpu and "16-bit" in gpu
-    assert "openvino" in find_limit(busy, ms, crews, 9.0, 0.0, {**SETTINGS, "model": "dinov2"}).advice
+    assert "openvino" in find_limit(busy, ms, crews, 9.0, 0.0, network).advice
     assert "openvino" not in find_limit(busy, ms, crews, 9.0, 0.0, SETTINGS).advice
 
 
