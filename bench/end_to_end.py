@@ -1,13 +1,13 @@
 """End to end against the model alone, and against a loop in the reference's style, in one run on this machine.
 
-    python bench/end_to_end.py --models ssl4eo-s2,ssl4eo-s1,dinov2 --precisions fp32,auto --cells 24 --rounds 3
+    python bench/end_to_end.py --models ssl4eo-s2,ssl4eo-s1,dinov2 --engines torch,openvino --precisions fp32,auto
 
 What is compared (A B A B, medians over the rounds):
 
 * ``end_to_end``: the real command on a shard of copies of the packaged sample cell (uncompressed blobs), cells per
   second between the first and the last finished cell, each device worker's first cell (warm-up) left out.
-* ``model_alone``: as many processes as the run had device workers, with the same network, precision, threads and
-  micro-batches, on tensors that are already there.
+* ``model_alone``: as many processes as the run had device workers, with the same network, engine, precision, threads
+  and micro-batches, on tensors that are already there.
 * ``reference_style``: one process that reads, decodes with rasterio, upsamples, stacks, casts, fragments and runs the
   untouched fp32 network on one cell at a time, with all cores.  Our own few lines, not the published code.
 """
@@ -23,7 +23,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class Measurement:
     """Medians over the rounds, cells per second; ratios are medians of the rounds' own ratios."""
 
     model: str
+    engine: str
     precision: str
     processes: int
     threads: int
@@ -54,14 +56,27 @@ class Measurement:
     to_reference_style: float
 
 
+@dataclass
+class Rates:
+    """Cells per second, one value a round."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    processes: int = 0
+    end_to_end: list[float] = field(default_factory=list)
+    model_alone: list[float] = field(default_factory=list)
+    reference_style: list[float] = field(default_factory=list)
+
+
 def main() -> None:
     options = arguments()
+    variants = [(e, p) for e in options.engines.split(",") for p in options.precisions.split(",")]
     results = []
     with tempfile.TemporaryDirectory(prefix="mtembed-bench-") as folder:
         for model in options.models.split(","):
-            shard = archive(Path(folder), model, options.cells)
-            for precision in options.precisions.split(","):
-                results.append(summary(model, rates(shard, model, precision, options.rounds, Path(folder))))
+            cells = options.cells if model != "dinov2" else -(-options.cells // 2)
+            shard = archive(Path(folder), model, cells)
+            for found in rates(shard, model, variants, options.rounds, Path(folder)):
+                results.append(summary(model, found))
                 print(line(results[-1]), flush=True)
     report = {"machine": machine(), "when": datetime.now(UTC).isoformat(timespec="seconds"), "cells": options.cells,
               "rounds": options.rounds, "results": [asdict(result) for result in results]}  # fmt: skip
@@ -73,8 +88,9 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="ssl4eo-s2,ssl4eo-s1,dinov2")
+    parser.add_argument("--engines", default="torch,openvino")
     parser.add_argument("--precisions", default="fp32,auto")
-    parser.add_argument("--cells", type=int, default=24, help="cells per end-to-end round")
+    parser.add_argument("--cells", type=int, default=12, help="cells per end-to-end round; half of them for dinov2")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", help="JSON to write; default bench/results/end-to-end-cpu.json")
     return parser.parse_args()
@@ -90,26 +106,19 @@ def archive(folder: Path, model: str, cells: int) -> Path:
     return path
 
 
-@dataclass
-class Rates:
-    """Cells per second, one value a round."""
-
-    settings: dict[str, Any]
-    processes: int
-    end_to_end: list[float]
-    model_alone: list[float]
-    reference_style: list[float]
-
-
-def rates(shard: Path, model: str, precision: str, rounds: int, folder: Path, reference: bool = True) -> Rates:
-    """The rounds, one after the other; without ``reference`` the loop in the reference's style is left out."""
-    found = Rates({}, 0, [], [], [])
+def rates(
+    shard: Path, model: str, variants: Sequence[tuple[str, str]], rounds: int, folder: Path, reference: bool = True
+) -> list[Rates]:
+    """Of each variant (engine, precision), in rounds; without ``reference`` the plain loop is left out."""
+    found = [Rates() for _ in variants]
     for number in range(rounds):
-        output = folder / f"out-{model}-{precision}-{number}"
-        found.settings, found.processes, rate = end_to_end(shard, model, precision, output)
-        found.end_to_end.append(rate)
-        found.model_alone.append(model_alone(model, found.settings, found.processes))
-        found.reference_style += [reference_style(model, shard)] if reference else []
+        plain = reference_style(model, shard) if reference else 0.0
+        for one, (engine, precision) in zip(found, variants, strict=True):
+            output = folder / f"out-{model}-{engine}-{precision}-{number}"
+            one.settings, one.processes, rate = end_to_end(shard, model, engine, precision, output)
+            one.end_to_end.append(rate)
+            one.model_alone.append(model_alone(one.settings, one.processes))
+            one.reference_style.append(plain)
     return found
 
 
@@ -117,41 +126,47 @@ def summary(model: str, found: Rates) -> Measurement:
     """Medians, and medians of the rounds' ratios."""
     settings = found.settings
     return Measurement(
-        model, settings["precision"], found.processes, settings["threads"], settings["batch"],
+        model, settings["engine"], settings["precision"], found.processes, settings["threads"], settings["batch"],
         _median(found.end_to_end), _median(found.model_alone), _median(found.reference_style),
-        _median([a / b for a, b in zip(found.end_to_end, found.model_alone, strict=True)]),
-        _median([a / b for a, b in zip(found.end_to_end, found.reference_style, strict=False)]),
+        _ratio(found.end_to_end, found.model_alone), _ratio(found.end_to_end, found.reference_style),
     )  # fmt: skip
 
 
-def _median(values: list[float]) -> float:
-    return round(statistics.median(values), 4) if values else 0.0
+def _median(values: Sequence[float]) -> float:
+    return round(statistics.median(values), 4)
 
 
-def end_to_end(shard: Path, model: str, precision: str, output: Path) -> tuple[dict[str, Any], int, float]:
-    """The real command; its rate from the timings it wrote."""
+def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    return _median([a / b if b else 0.0 for a, b in zip(ours, theirs, strict=True)])
+
+
+def end_to_end(shard: Path, model: str, engine: str, precision: str, output: Path) -> tuple[dict[str, Any], int, float]:
+    """The real command; its settings, its number of device workers, and its rate from the timings it wrote."""
     command = [sys.executable, "-m", "mtembed.cli", "--model", model, "--precision", precision, "--quiet"]
     weights = [] if model == "rcf" else ["--weights", "random:1"]
-    subprocess.run([*command, *weights, "--output", output, shard], env=ENVIRONMENT, check=True)
+    chosen = ["--engine", engine, "--device", "cpu", "--output", output]
+    subprocess.run([*command, *weights, *chosen, shard], env=ENVIRONMENT, check=True)
+    settings = json.loads((output / "manifest.json").read_text())["settings"]
+    return settings, *rate_of(output)
+
+
+def rate_of(output: Path) -> tuple[int, float]:
+    """Device workers of a run and its cells per second, each worker's first cell left out."""
     timings = pq.read_table(output / "timings" / "part_00001.parquet").to_pydict()
     ended = np.array(timings["started"]) + np.array(timings["total"]) / 1e3
     workers = np.array([name.split()[-1] for name in timings["worker"]])
     warm = max(ended[workers == worker].min() for worker in set(workers))
-    settings = json.loads((output / "manifest.json").read_text())["settings"]
-    return settings, len(set(workers)), float((ended > warm).sum() / (ended.max() - warm))
+    return len(set(workers)), float((ended > warm).sum() / (ended.max() - warm))
 
 
-def model_alone(model: str, settings: dict[str, Any], processes: int) -> float:
+def model_alone(settings: dict[str, Any], processes: int) -> float:
     """Cells per second of all processes together on resident tensors."""
-    source = json.dumps(
-        {"model": model, **{k: settings[k] for k in ("precision", "threads", "batch", "source", "fragment_size")}}
-    )
     env = {**ENVIRONMENT, "OMP_NUM_THREADS": str(settings["threads"]), "MKL_NUM_THREADS": str(settings["threads"])}
+    command = [sys.executable, str(ROOT / "bench" / "model_alone.py"), json.dumps(settings)]
     children = [
-        subprocess.Popen([sys.executable, __file__.replace("end_to_end", "model_alone"), source], env=env, text=True,
-                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        subprocess.Popen(command, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         for _ in range(processes)
-    ]  # fmt: skip
+    ]
     for child in children:
         child.stdout.readline()  # type: ignore[union-attr]  # warm
     for child in children:
@@ -179,7 +194,7 @@ def machine() -> dict[str, Any]:
 
 def line(result: Measurement) -> str:
     return (
-        f"{result.model:10s} {result.precision:5s} {result.processes} x {result.threads} threads: "
+        f"{result.model:10s} {result.engine:8s} {result.precision:5s} {result.processes} x {result.threads} threads: "
         f"end to end {result.end_to_end:.3f} cells/s = {result.to_model_alone:.2f} of the model alone "
         f"({result.model_alone:.3f}), "
         f"{result.to_reference_style:.1f} x the reference-style loop ({result.reference_style:.3f})"

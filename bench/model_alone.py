@@ -9,34 +9,33 @@ import time
 import torch
 
 from mtembed import models, weights
-from mtembed.device import TORCH_DTYPE, micro_batches
-from mtembed.models.networks import optimise
+from mtembed.device import CpuDevice, exact_fp32, micro_batches
+from mtembed.messages import DeviceJob
 
-SECONDS = 12.0
+SECONDS = 8.0
 FRAGMENTS = {224: 25, 384: 9}
 
 
 def main() -> None:
-    job = json.loads(sys.argv[1])
-    torch.set_num_threads(job["threads"])
+    settings = json.loads(sys.argv[1])
+    torch.set_num_threads(settings["threads"])
     torch.set_grad_enabled(False)
-    spec = models.get(job["model"])
+    exact_fp32()
+    spec = models.get(settings["model"])
     found = weights.resolve(spec, None if spec.kind == "rcf" else "random:1")
-    dtype, size = TORCH_DTYPE[job["precision"]], job["fragment_size"]
-    network = optimise(spec.build(found, job["source"], size), dtype, True)
-    bands = len(spec.bands_for(job["source"]))
-    batches = [
-        torch.rand(last - first, bands, size, size).to(dtype=dtype, memory_format=torch.channels_last)
-        for first, last in micro_batches(FRAGMENTS[size], job["batch"])
-    ]
-    for batch in batches:
-        network(batch)
+    sizes = (settings["fragment_size"], settings["precision"], settings["batch"], settings["threads"])
+    job = DeviceJob(spec.name, settings["source"], found, *sizes, False, settings["engine"])
+    network = CpuDevice(job).network
+    network.input[...] = 0
+    counts = [last - first for first, last in micro_batches(FRAGMENTS[job.size], job.batch)]
+    for count in counts:
+        network(count)
     print("warm", flush=True)
     sys.stdin.readline()
     cells, started = 0, time.perf_counter()
     while time.perf_counter() - started < SECONDS:
-        for batch in batches:
-            network(batch)
+        for count in counts:
+            network(count)
         cells += 1
     print(cells / (time.perf_counter() - started))
 

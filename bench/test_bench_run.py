@@ -16,8 +16,8 @@ CELLS = {"rcf": 24, "ssl4eo-s2": 16, "ssl4eo-s1": 16, "dinov2": 6}
 @pytest.mark.parametrize("model", CELLS)
 def test_end_to_end(benchmark: BenchmarkFixture, tmp_path: Path, model: str) -> None:
     shard = end_to_end.archive(tmp_path, model, CELLS[model])
-    rates = benchmark.pedantic(end_to_end.rates, args=(shard, model, "auto", 2, tmp_path, False), rounds=1)
-    found = end_to_end.summary(model, rates)
+    named = (shard, model, [("torch", "auto")], 2, tmp_path, False)
+    found = end_to_end.summary(model, benchmark.pedantic(end_to_end.rates, args=named, rounds=1)[0])
     benchmark.extra_info |= {
         "yardstick": "model alone",
         "ratio": found.to_model_alone,

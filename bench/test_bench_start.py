@@ -1,4 +1,4 @@
-"""Wall time of what a user waits for before anything is computed: help, and the resume of a large finished dataset."""
+"""Wall time of what a user waits for: help, the first cell, the resume of a large finished dataset."""
 
 from __future__ import annotations
 
@@ -25,6 +25,18 @@ def command(*words: str) -> None:
 @pytest.mark.benchmark(group="start")
 def test_help(paired: Paired) -> None:
     paired(lambda: command("-m", "mtembed.cli", "--help"), lambda: command("-c", "pass"), "python -c pass", 10)
+
+
+@pytest.mark.benchmark(group="start")
+@pytest.mark.parametrize("model", ["rcf", "ssl4eo-s1", "dinov2"])
+def test_first_cell(paired: Paired, tmp_path: Path, model: str) -> None:
+    """From nothing to a finished dataset of a single cell."""
+    source = "S2L2A" if model == "dinov2" else "S1RTC"
+    sample = str(ROOT / f"mtembed/sample/Core-{source}/images/part_00001.parquet")
+    weights = [] if model == "rcf" else ["--weights", "random:1"]
+    named = ("-m", "mtembed.cli", "--model", model, *weights, "--fresh", "--output", str(tmp_path / "out"), sample)
+    torch = ("-c", "import torch, timm")
+    paired(lambda: command(*named), lambda: command(*torch), "python -c 'import torch, timm'", 3)
 
 
 @pytest.mark.benchmark(group="start")

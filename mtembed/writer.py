@@ -273,10 +273,12 @@ def _runs(cells: Sequence[StoredCell]) -> Iterator[Sequence[StoredCell]]:
 
 def _kind(warning: str) -> str:
     """A warning without its particulars, to be counted."""
-    for kind in ("no line in the metadata", "metadata names product", "metadata names cell", "another extent"):
-        if kind in warning:
-            return kind
-    return warning
+    kinds = {
+        "metadata names product": "the metadata name another product",
+        "metadata names cell": "the metadata name another cell",
+        "another extent": "a band claims another extent than the finest one",
+    }
+    return next((kind for words, kind in kinds.items() if words in warning), warning)
 
 
 def _sync(path: Path) -> None:

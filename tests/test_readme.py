@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shlex
 import sys
@@ -95,7 +96,21 @@ def columns_table() -> str:
     return table(("column", "type", "meaning"), lines)
 
 
-TABLES = {"models": models_table, "options": options_table, "columns": columns_table}
+def figures_table() -> str:
+    """From what ``bench/end_to_end.py`` wrote."""
+    content = json.loads((ROOT / "bench/results/end-to-end-cpu.json").read_text())
+    machine = content["machine"]
+    lines = []
+    for one in content["results"]:
+        crew = f"{one['processes']} x {one['threads']}"
+        shares = (f"{one['to_model_alone']:.2f}", f"{one['to_reference_style']:.1f} x")
+        lines.append((f"`{one['model']}`", one["engine"], one["precision"], crew, f"{one['end_to_end']:.2f}", *shares))
+    heads = ("model", "engine", "precision", "processes x threads", "cells/s", "of the model alone", "of a plain loop")
+    where = f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, torch {machine['torch']}"
+    return f"{where}; medians of {content['rounds']} rounds:\n\n{table(heads, lines)}"
+
+
+TABLES = {"models": models_table, "options": options_table, "columns": columns_table, "figures": figures_table}
 
 
 def section(text: str, name: str) -> re.Match[str]:

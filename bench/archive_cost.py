@@ -1,0 +1,104 @@
+"""What the whole archive needs, on paper: bytes, network, cores, hours and money, as the tables of docs/archive.md.
+
+    python bench/archive_cost.py            # print the tables
+    python bench/archive_cost.py --write    # and put them into docs/archive.md
+
+Measured inputs: pixels of the packaged sample, ``results/host-path.json`` and ``results/end-to-end-cpu.json``.  Speeds
+and prices of GPUs are assumptions, named as such: choose others with ``--speeds`` and ``--price``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from mtembed import models  # noqa: E402
+from mtembed.models.base import ModelSpec  # noqa: E402
+from mtembed.report import CORE_CELLS  # noqa: E402
+
+RESULTS = ROOT / "bench" / "results"
+PAGE = ROOT / "docs" / "archive.md"
+NAMES = ("ssl4eo-s2", "ssl4eo-s1", "dinov2", "siglip")
+FRAGMENTS = {224: 25, 384: 9}
+ROW_BYTES = 300  # of a row beside its vector
+GPUS = (1, 8, 100)
+
+
+def band_bytes(spec: ModelSpec) -> int:
+    """Bytes of the GeoTIFFs a model reads of a cell (uncompressed, the packaged sample)."""
+    columns = list(spec.bands_for(spec.source))
+    row = pq.read_table(ROOT / f"mtembed/sample/Core-{spec.source}/images/part_00001.parquet", columns=columns)
+    return sum(len(row[name][0].as_py()) for name in columns)
+
+
+def bytes_table() -> str:
+    lines = []
+    for spec in map(models.get, NAMES):
+        cells, fragments = CORE_CELLS[spec.source], FRAGMENTS[spec.size]
+        read, rows = band_bytes(spec), fragments * (4 * spec.dim + ROW_BYTES)
+        vectors = f"{cells * fragments / 1e6:,.1f} M"
+        sizes = (f"{read / 1e6:.1f} MB", f"{cells * read / 1e12:.1f} TB", f"{cells * rows / 1e12:.2f} TB")
+        lines.append((f"`{spec.name}`", f"{cells:,}", vectors, *sizes))
+    return table(("model", "cells", "vectors", "pixels a cell", "pixels in all", "output, at most"), lines)
+
+
+def cpu_table() -> str:
+    content = json.loads((RESULTS / "end-to-end-cpu.json").read_text())
+    machine = content["machine"]
+    best: dict[str, dict[str, float]] = {}
+    for one in content["results"]:
+        if one["end_to_end"] > best.get(one["model"], {}).get("end_to_end", 0.0):
+            best[one["model"]] = one
+    lines = []
+    for name, one in best.items():
+        days = CORE_CELLS[models.get(name).source] / one["end_to_end"] / 86400
+        lines.append((f"`{name}`", f"{one['engine']} {one['precision']}", f"{one['end_to_end']:.2f}", f"{days:,.0f}"))
+    head = table(("model", "engine", "cells/s", "days for the archive"), lines)
+    return f"{machine['cpu']}, {machine['cores']} cores:\n\n{head}"
+
+
+def gpu_table(speeds: list[float], price: float) -> str:
+    host = json.loads((RESULTS / "host-path.json").read_text())["together"] / 1e3
+    read = band_bytes(models.get("ssl4eo-s2"))
+    cells = CORE_CELLS["S2L1C"]
+    lines = []
+    for speed in speeds:
+        hours = cells / speed / 3600
+        each = [f"{hours / count:,.1f} h" for count in GPUS]
+        feed = (f"{speed * read / 1e9:.1f} GB/s", f"{speed * host:.1f}")
+        lines.append((f"{speed:g}", *feed, *each, f"{hours * price:,.0f}"))
+    heads = ("cells/s a GPU", "pixels a GPU", "cores a GPU", *(f"{count} GPU" + "s" * (count > 1) for count in GPUS))
+    return table((*heads, f"at {price:g} a GPU hour"), lines)
+
+
+def table(heads: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:
+    return "\n".join("| " + " | ".join(line) + " |" for line in (heads, ("---",) * len(heads), *lines))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--speeds", default="25,50,100,200", help="cells per second of one GPU, assumed")
+    parser.add_argument("--price", type=float, default=2.5, help="of one GPU for an hour, assumed")
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    speeds = [float(word) for word in options.speeds.split(",")]
+    parts = {"bytes": bytes_table(), "cpu": cpu_table(), "gpu": gpu_table(speeds, options.price)}
+    for name, text in parts.items():
+        print(f"{name}:\n\n{text}\n")
+    if options.write:
+        page = PAGE.read_text()
+        for name, text in parts.items():
+            page = re.sub(rf"(?s)(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)", rf"\g<1>{text}\n\g<2>", page)
+        PAGE.write_text(page)
+
+
+if __name__ == "__main__":
+    main()
