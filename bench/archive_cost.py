@@ -72,11 +72,15 @@ def gpu_table(speeds: list[float], price: float) -> str:
     lines = []
     for speed in speeds:
         hours = cells / speed / 3600
-        each = [f"{hours / count:,.1f} h" for count in GPUS]
+        each = [_time(hours / count) for count in GPUS]
         feed = (f"{speed * read / 1e9:.1f} GB/s", f"{speed * host:.1f}")
         lines.append((f"{speed:g}", *feed, *each, f"{hours * price:,.0f}"))
     heads = ("cells/s a GPU", "pixels a GPU", "cores a GPU", *(f"{count} GPU" + "s" * (count > 1) for count in GPUS))
     return table((*heads, f"at {price:g} a GPU hour"), lines)
+
+
+def _time(hours: float) -> str:
+    return f"{hours:,.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
 
 
 def table(heads: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:

@@ -34,6 +34,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from mtembed import machine as this_machine  # noqa: E402
+from mtembed.manifest import versions  # noqa: E402
+
 RESULTS = ROOT / "bench" / "results"
 SAMPLE = ROOT / "mtembed" / "sample"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -184,10 +189,9 @@ def reference_style(model: str, shard: Path) -> float:
 
 
 def machine() -> dict[str, Any]:
-    from mtembed import machine as this
-    from mtembed.manifest import versions
-
-    processor = {"cpu": this.cpu_name(), "cores": this.cores(), "bf16": this.fast_bf16()}
+    processor = {
+        "cpu": this_machine.cpu_name(), "cores": this_machine.cores(), "bf16": this_machine.fast_bf16()
+    }  # fmt: skip
     load = round(os.getloadavg()[0], 2)
     return {**processor, "python": platform.python_version(), "load_at_start": load, **versions()}
 
