@@ -148,7 +148,7 @@ class Engine:
         while done < count:
             if waiting and given < count:
                 task = self.tasks[waiting.pop(0)]
-                task.timing = CellTiming("bench", task.key[1])
+                task = replace(task, timing=CellTiming("bench", task.key[1], started=time.monotonic()))
                 given += 1
                 outcomes = self.card.take(task, slot_of(self.ring, task))
             else:
