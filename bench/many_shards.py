@@ -26,11 +26,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=int, default=5000)
     parser.add_argument("--keep", help="build and leave the archive and the dataset here")
+    parser.add_argument("--output", type=Path, default=ROOT / "bench/results/many-shards.json")
     options = parser.parse_args()
     folder = Path(options.keep or tempfile.mkdtemp(prefix="mtembed-bench-"))
     try:
         archive(folder / "images", options.shards)
-        print(json.dumps(measure(folder, options.shards)))
+        found = measure(folder, options.shards)
+        print(json.dumps(found))
+        options.output.write_text(json.dumps(found, indent=1) + "\n")
     finally:
         if not options.keep:
             shutil.rmtree(folder)
