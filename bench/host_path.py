@@ -21,6 +21,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from mtembed.journal import read_journal  # noqa: E402
+
 SAMPLE = ROOT / "mtembed/sample/Core-S2L1C/images/part_00001.parquet"
 KINDS = {"parent": "parent", "decode": "read and decode", "write": "geometry, identifiers, Parquet"}
 WARM = 4  # cells of the first part
@@ -52,30 +56,20 @@ def cpu_ms_per_cell(model: str, cells: int) -> dict[str, float]:
             with pq.ParquetWriter(folder / f"part_{part}.parquet", row.schema) as writer:
                 for _ in range(count):
                     writer.write_table(row)
-        command = [sys.executable, "-m", "mtembed.cli", "--model", model, "--json", "--output", str(folder / "out")]
+        command = [sys.executable, "-m", "mtembed.cli", "--model", model, "--quiet", "--output", str(folder / "out")]
         weights = [] if model == "rcf" else ["--weights", "random:1"]
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        with (
-            (folder / "events").open("w") as events,
-            subprocess.Popen([*command, *weights, str(folder)], env=env, stdout=events) as run,
-        ):
+        with subprocess.Popen([*command, *weights, str(folder)], env=env) as run:
             seen: dict[int, tuple[str, float]] = {}
             begun, done = None, 0
             while run.poll() is None:
                 look(run.pid, "parent", seen)
-                if begun is None and (done := cells_done(folder / "events")):
-                    begun = by_kind(seen)
+                if begun is None and (folder / "out/embeddings/part_0.parquet").exists():
+                    begun, done = by_kind(seen), len(read_journal(folder / "out/.mtembed/part_1.journal"))
                 time.sleep(EVERY_S)
         if run.returncode or begun is None:
             sys.exit(f"the run ended with {run.returncode}")
-    return {kind: round((spent - begun[kind]) / (WARM + cells - done), 2) for kind, spent in by_kind(seen).items()}
-
-
-def cells_done(events: Path) -> int:
-    """As the last whole line of the run's events says; 0 before the first part is finished."""
-    lines = events.read_text().rpartition("\n")[0].splitlines()
-    facts = json.loads(lines[-1]) if lines else {}
-    return int(facts["cells_done"]) if facts.get("shards_done") else 0
+    return {kind: round((spent - begun[kind]) / (cells - done), 2) for kind, spent in by_kind(seen).items()}
 
 
 def by_kind(seen: dict[int, tuple[str, float]]) -> dict[str, float]:

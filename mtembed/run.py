@@ -30,6 +30,8 @@ from mtembed.workers import Fatal, Worker
 from mtembed.writer import WriteJob, read_facts, read_timings
 
 MANIFEST_EVERY_S = 30.0
+# Arrow's own allocator keeps for long what the writer needed for a moment.
+WRITER_ENVIRONMENT = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
 MOST_STARTS = 1000  # whose times the manifest keeps
 Tick = Callable[[Progress], None]
 
@@ -238,7 +240,9 @@ class Run:
             "decode": Crew(lambda name, lane: workers.start("decode", name, to_decode, descriptors), counts.decode, 2),
             "device": Crew(start_device, counts.device, layout.credit(to_embed[0])),
             "write": Crew(
-                lambda name, lane: workers.start("write", name, to_write, [*descriptors, lock]), counts.write, 1
+                lambda name, lane: workers.start("write", name, to_write, [*descriptors, lock], WRITER_ENVIRONMENT),
+                counts.write,
+                1,
             ),
         }
 

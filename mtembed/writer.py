@@ -128,6 +128,7 @@ class OpenPart:
         writer = PartWriter(path, schema(job.dim, job.dtype, job.extras))
         for first, last in groups:
             writer.write(self._table(cells[first:last]))
+            pa.default_memory_pool().release_unused()  # before the next group asks for as much again
         listed = [[cell.row_group, cell.count] for cell in cells]
         mark = self.info.fingerprint
         source = {"shard": self.info.name, "rows": mark.rows, "footer_sha256": mark.footer_sha256}
