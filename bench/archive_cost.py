@@ -1,7 +1,7 @@
 """What the whole archive needs, on paper: bytes, network, cores, hours and money, as the tables of docs/archive.md.
 
-    python bench/archive_cost.py            # print the tables
-    python bench/archive_cost.py --write    # and put them into docs/archive.md
+    python -m bench.archive_cost            # print the tables
+    python -m bench.archive_cost --write    # and put them into docs/archive.md
 
 Measured inputs: pixels of the packaged sample, ``results/host-path.json`` and ``results/end-to-end-cpu.json``.  Speeds
 and prices of GPUs are assumptions, named as such: choose others with ``--speeds`` and ``--price``.
@@ -12,17 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from mtembed import models
+from mtembed.models.base import ModelSpec
+from mtembed.report import CORE_CELLS
 
-from mtembed import models  # noqa: E402
-from mtembed.models.base import ModelSpec  # noqa: E402
-from mtembed.report import CORE_CELLS  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
+
 
 RESULTS = ROOT / "bench" / "results"
 PAGE = ROOT / "docs" / "archive.md"

@@ -1,9 +1,9 @@
 """Compare a run of the benchmarks with a stored one: a ratio that fell by more than a tenth is an error.
 
     pytest bench --benchmark-json=new.json
-    python bench/compare.py new.json                # with the baseline of this class of machine
-    python bench/compare.py new.json --baseline old.json
-    python bench/compare.py new.json --accept       # store it as the baseline of this class of machine
+    python -m bench.compare new.json                # with the baseline of this class of machine
+    python -m bench.compare new.json --baseline old.json
+    python -m bench.compare new.json --accept       # store it as the baseline of this class of machine
 
 Ratios are of a benchmark to its yardstick in the same round (see ``conftest.py``), because absolute times of two days
 on one machine differ by more than what is looked for.

@@ -1,7 +1,7 @@
 """``paired``: a benchmark beside its yardstick, round by round, so that a noisy machine slows both alike.
 
     pytest bench --benchmark-json=new.json
-    python bench/compare.py new.json
+    python -m bench.compare new.json
 
 What is kept and compared is the ratio: how many times as long the yardstick takes.  Times are of the process's CPU
 where it computes by itself, of the clock where it starts others.

@@ -1,6 +1,6 @@
 """End to end against the model alone, and against a loop in the reference's style, in one run on this machine.
 
-    python bench/end_to_end.py --models ssl4eo-s2,ssl4eo-s1,dinov2 --engines torch,openvino --precisions fp32,auto
+    python -m bench.end_to_end --models ssl4eo-s2,ssl4eo-s1,dinov2 --engines torch,openvino --precisions fp32,auto
 
 What is compared (A B A B, medians over the rounds):
 
@@ -33,11 +33,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from mtembed import machine as this_machine
+from mtembed.manifest import versions
 
-from mtembed import machine as this_machine  # noqa: E402
-from mtembed.manifest import versions  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
+
 
 RESULTS = ROOT / "bench" / "results"
 SAMPLE = ROOT / "mtembed" / "sample"

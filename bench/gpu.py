@@ -1,7 +1,7 @@
 """One GPU: the network on resident tensors, the card's engine around it, and the real command around that.
 
-    python bench/gpu.py                                # every model; writes bench/results/gpu-<card>.json
-    python bench/gpu.py --cpu --models rcf --batch 8   # the same code on the CPU, to see that it runs
+    python -m bench.gpu                                # every model; writes bench/results/gpu-<card>.json
+    python -m bench.gpu --cpu --models rcf --batch 8   # the same code on the CPU, to see that it runs
 
 Needs no network: weights are random ones, shards are copies of the packaged sample.  Prints, for each model, cells per
 second of the network alone (``alone``), of the engine fed from full slots (``card``: copies up, kernel, network, copies
@@ -29,19 +29,19 @@ from typing import Any
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from bench import end_to_end
+from mtembed import machine, models
+from mtembed.cards import Card
+from mtembed.device import TORCH_DTYPE, exact_fp32
+from mtembed.kernels.select import BACKENDS
+from mtembed.messages import DeviceJob
+from mtembed.report_work import Spans
+from mtembed.settings import automatic_batch, automatic_precision
+from mtembed.types import DEVICE_STAGES, CellTiming
+from tests.slots import fill, job, ring_for, slot_of
 
-from bench import end_to_end  # noqa: E402
-from mtembed import machine, models  # noqa: E402
-from mtembed.cards import Card  # noqa: E402
-from mtembed.device import TORCH_DTYPE, exact_fp32  # noqa: E402
-from mtembed.kernels.select import BACKENDS  # noqa: E402
-from mtembed.messages import DeviceJob  # noqa: E402
-from mtembed.report_work import Spans  # noqa: E402
-from mtembed.settings import automatic_batch, automatic_precision  # noqa: E402
-from mtembed.types import DEVICE_STAGES, CellTiming  # noqa: E402
-from tests.slots import fill, job, ring_for, slot_of  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
+
 
 MODELS = ("ssl4eo-s2", "ssl4eo-s1", "dinov2", "siglip", "rcf")
 SIDE = 1068

@@ -1,6 +1,6 @@
 """CPU time per cell of everything beside the network: parent, decode workers and writer of a real run.
 
-python bench/host_path.py --cells 60
+python -m bench.host_path --cells 60
 
 One run over copies of the packaged Sentinel-2 cell (uncompressed blobs, 13 bands, snappy pages).  CPU time is what the
 kernel counts for each process (user and system), from the end of a first small part, so that everything has been loaded
@@ -20,10 +20,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from mtembed.journal import read_journal
 
-from mtembed.journal import read_journal  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
+
 
 SAMPLE = ROOT / "mtembed/sample/Core-S2L1C/images/part_00001.parquet"
 KINDS = {"parent": "parent", "decode": "read and decode", "write": "geometry, identifiers, Parquet"}

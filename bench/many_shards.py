@@ -1,6 +1,6 @@
 """A simulated archive of many tiny shards: time to embed, time to plan and resume, memory of the process tree.
 
-python bench/many_shards.py --shards 5000 [--keep FOLDER]
+python -m bench.many_shards --shards 5000 [--keep FOLDER]
 """
 
 from __future__ import annotations
@@ -44,7 +44,6 @@ def archive(images: Path, count: int) -> None:
     if images.exists():
         return
     images.mkdir(parents=True)
-    sys.path.insert(0, str(ROOT))
     from tests.shards import default_cells, make_shard
 
     first = make_shard(images / "part_00000.parquet", default_cells(1, SIDE), "S1RTC").path

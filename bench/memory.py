@@ -1,6 +1,6 @@
 """Peak memory of a run's whole process tree, for few and for many cells: it must not grow with their number.
 
-python bench/memory.py --model rcf --source S1RTC --cells 20,500
+python -m bench.memory --model rcf --source S1RTC --cells 20,500
 
 Memory is the sum of the processes' proportional set sizes (shared pages counted once, the ring included), looked at
 five times a second.  The shard holds copies of the packaged sample cell, one row group each.
