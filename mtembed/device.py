@@ -23,6 +23,7 @@ from mtembed.kernels.select import backend
 from mtembed.messages import DeviceJob, EmbedTask
 from mtembed.models import ModelSpec
 from mtembed.models.networks import optimise
+from mtembed.packed import pack
 from mtembed.ring import Ring, Slot
 from mtembed.types import CellTiming, DecodedCell, FloatArray
 
@@ -93,12 +94,13 @@ class Network(Protocol):
 
 
 class TorchNetwork:
-    """torch on the CPU, batch norms folded, weights and input in channels-last memory."""
+    """torch on the CPU: batch norms folded, input in channels-last memory, weights as oneDNN wants them."""
 
     def __init__(self, job: DeviceJob, spec: ModelSpec) -> None:
-        self.network = optimise(spec.build(job.weights, job.source, job.size), TORCH_DTYPE[job.precision], True)
+        network = optimise(spec.build(job.weights, job.source, job.size), TORCH_DTYPE[job.precision], True)
         shape = (job.batch, len(spec.bands_for(job.source)), job.size, job.size)
         self.tensor = torch.empty(shape, dtype=TORCH_DTYPE[job.precision], memory_format=torch.channels_last)
+        self.network = pack(network, self.tensor[:1].zero_())
         self.input = self.tensor.view(BITS_DTYPE[job.precision]).numpy()
         self.versions = {"torch": str(torch.__version__)}
 

@@ -1,4 +1,4 @@
-"""The network on the CPU through OpenVINO: converted from torch in memory, of one static shape; see ``--engine``."""
+"""The network on the CPU through OpenVINO: converted from torch in memory, for any batch; see ``--engine``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
 class OpenVinoNetwork:
-    """``batch`` fragments at a time; fewer are padded with those that were there before, which changes nothing."""
+    """Up to ``batch`` fragments at a time."""
 
     def __init__(self, job: DeviceJob, spec: ModelSpec) -> None:
         import openvino
@@ -27,7 +27,7 @@ class OpenVinoNetwork:
         network.fold()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tracing remarks on shapes that are constant here
-            model = openvino.convert_model(network, example_input=torch.zeros(shape), input=[shape])
+            model = openvino.convert_model(network, example_input=torch.zeros(shape), input=[(-1, *shape[1:])])
         settings = {
             "INFERENCE_PRECISION_HINT": HINTS[job.precision],
             "INFERENCE_NUM_THREADS": job.threads,
@@ -37,10 +37,11 @@ class OpenVinoNetwork:
         }
         self._request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
         self.input = np.zeros(shape, np.float32)
-        self._request.set_input_tensor(openvino.Tensor(self.input, shared_memory=True))
+        self._tensor = openvino.Tensor
         self.versions = {"torch": str(torch.__version__), "openvino": openvino.__version__}
 
     def __call__(self, count: int) -> FloatArray:
+        self._request.set_input_tensor(self._tensor(self.input[:count], shared_memory=True))
         self._request.infer()
-        vectors: FloatArray = self._request.get_output_tensor().data[:count]
+        vectors: FloatArray = self._request.get_output_tensor().data
         return vectors
