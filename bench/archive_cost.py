@@ -65,7 +65,7 @@ def cpu_table() -> str:
 
 
 def gpu_table(speeds: list[float], price: float) -> str:
-    host = json.loads((RESULTS / "host-path.json").read_text())["together"] / 1e3
+    host = json.loads((RESULTS / "host-path.json").read_text())["pixels"]["noisy"]["together"] / 1e3
     read = band_bytes(models.get("ssl4eo-s2"))
     cells = CORE_CELLS["S2L1C"]
     lines = []

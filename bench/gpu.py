@@ -6,7 +6,8 @@
 Needs no network: weights are random ones, shards are copies of the packaged sample.  Prints, for each model, cells per
 second of the network alone (``alone``), of the engine fed from full slots (``card``: copies up, kernel, network, copies
 down) and of the command (``run``; left out where its packages are missing), milliseconds per cell of each stage, the
-share of copies that hides behind arithmetic, the network's TFLOP/s beside a large matrix product's, peak memory.
+share of copies that hides behind arithmetic, the network's TFLOP/s beside a large matrix product's, peak memory.  At
+the end, milliseconds per cell of 13 bands to decode each encoding, some cells at a time, and whether it is exact.
 """
 
 from __future__ import annotations
@@ -30,9 +31,12 @@ import numpy as np
 import torch
 
 from bench import end_to_end
-from mtembed import machine, models
+from bench.encoded import encode
+from mtembed import machine, models, tiff
 from mtembed.cards import Card
+from mtembed.decode import cell_blobs
 from mtembed.device import TORCH_DTYPE, exact_fp32
+from mtembed.gpu_decode import ENCODINGS, GpuDecoder
 from mtembed.kernels.select import BACKENDS
 from mtembed.messages import DeviceJob
 from mtembed.report_work import Spans
@@ -48,6 +52,8 @@ SIDE = 1068
 ROUNDS, SECONDS = 3, 3.0
 NEEDED = ("cyclopts", "imagecodecs", "pyproj", "shapely")
 MATRIX = 8192
+CELLS_AT_ONCE = (1, 4, 16)
+SAMPLE = ROOT / "mtembed/sample/Core-S2L1C/images/part_00001.parquet"
 
 
 def main() -> None:
@@ -65,6 +71,8 @@ def main() -> None:
     versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "python": sys.version.split()[0]}
     when = datetime.now(UTC).isoformat(timespec="seconds")
     content = {"card": name, **versions, "when": when, "rounds": ROUNDS, "results": results}
+    content["decode"] = decode_routes(device)
+    print(json.dumps(content["decode"]), flush=True)
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     target = options.output or end_to_end.RESULTS / f"gpu-{slug}.json"
     target.write_text(json.dumps(content, indent=1) + "\n")
@@ -224,6 +232,45 @@ def arithmetic(engine: Engine, fragments_per_s: float) -> dict[str, float]:
         engine.synchronize()
         rates.append(4 * 2 * side**3 / (time.perf_counter() - started) / 1e12)
     return {"tflops": round(achieved, 2), "matmul_tflops": _median(rates)}
+
+
+def decode_routes(device: torch.device) -> dict[str, Any]:
+    """Milliseconds per cell of the sample's 13 bands, by encoding and cells at a time, on the decoder of a card."""
+    bands = models.get("ssl4eo-s2").bands_for("S2L1C")
+    pixels = []
+    for blob in cell_blobs(SAMPLE, 0, bands):
+        info = tiff.parse(blob)
+        pixels.append(np.empty((info.rows, info.cols), info.dtype))
+        tiff.decode_into(blob, info, pixels[-1])
+    try:
+        decoder = GpuDecoder(device)
+    except (ImportError, RuntimeError) as error:
+        return {"left_out": str(error).partition("\n")[0]}
+    found: dict[str, Any] = {}
+    for encoding in ENCODINGS:
+        try:
+            blobs = [encode(band, encoding) for band in pixels]
+        except ImportError as error:
+            found[encoding] = {"left_out": str(error)}
+            continue
+        decoded = decoder.decode(blobs)
+        exact = all(d is not None and np.array_equal(d.cpu().numpy(), p) for d, p in zip(decoded, pixels, strict=True))
+        found[encoding] = {
+            "exact": exact,
+            **{str(n): _decode_ms(decoder, blobs * n, device) / n for n in CELLS_AT_ONCE},
+        }
+    return found
+
+
+def _decode_ms(decoder: GpuDecoder, blobs: list[Any], device: torch.device) -> float:
+    times = []
+    for _ in range(1 + 2 * ROUNDS):
+        started = time.perf_counter()
+        decoder.decode(blobs)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(1e3 * (time.perf_counter() - started))
+    return _median(times[1:])
 
 
 def run(model: str, precision: str, options: argparse.Namespace, alone: float) -> dict[str, Any]:

@@ -1,10 +1,13 @@
-"""CPU time per cell of everything beside the network: parent, decode workers and writer of a real run.
+"""CPU time per cell of everything beside the network: parent, decode workers and writer of a run.
 
-python -m bench.host_path --cells 60
+    python -m bench.host_path --cells 200
 
-One run over copies of the packaged Sentinel-2 cell (uncompressed blobs, 13 bands, snappy pages).  CPU time is what the
-kernel counts for each process (user and system), from the end of a first small part, so that everything has been loaded
-and done once, to the end of the run.
+Runs over copies of the packaged Sentinel-2 cell: 13 bands, uncompressed blobs in snappy pages.  ``as it is`` are the
+sample's own pixels, which were mirrored to fill the cell, so that snappy finds much to copy; ``noisy`` has noise added
+until pages hardly shrink, as in the archive.  CPU time is what the kernel counts for each process, from the end of a
+first small part, so that everything has been loaded and done once, to the end of the run.  The network computes
+elsewhere (see ``elsewhere.py``), as on a GPU: where it computes on the same cores, every stage takes up to twice as
+much CPU time, because two busy hyperthreads share a core; ``--model rcf --here`` shows that.
 """
 
 from __future__ import annotations
@@ -18,48 +21,60 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench.elsewhere import CELL_MS
+from mtembed import machine
 from mtembed.journal import read_journal
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
 SAMPLE = ROOT / "mtembed/sample/Core-S2L1C/images/part_00001.parquet"
 KINDS = {"parent": "parent", "decode": "read and decode", "write": "geometry, identifiers, Parquet"}
 WARM = 4  # cells of the first part
-EVERY_S = 0.02
-TICK_MS = 1e3 / os.sysconf("SC_CLK_TCK")
+EVERY_S = 0.05
+HEADER = 16384  # bytes of a blob that stay as they are, at its start (where its tables are) and at its end
+NOISE_DN = 40
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", type=int, default=60)
-    parser.add_argument("--model", default="rcf")
+    parser.add_argument("--cells", type=int, default=200)
+    parser.add_argument("--model", default="ssl4eo-s2")
+    parser.add_argument("--here", action="store_true", help="the network computes on these cores")
+    parser.add_argument("--cell-ms", type=float, default=20.0, help="time of a cell elsewhere")
     parser.add_argument("--output", type=Path, default=ROOT / "bench/results/host-path.json")
     options = parser.parse_args()
-    each = cpu_ms_per_cell(options.model, options.cells)
-    for kind, what in KINDS.items():
-        print(f"{kind:8s} {each[kind]:6.2f} CPU-ms per cell   {what}")
-    together = round(sum(each.values()), 2)
-    print(f"together {together:6.2f} CPU-ms per cell")
-    content = {"model": options.model, "cells": options.cells, "cpu_ms_per_cell": each, "together": together}
+    print(f"{machine.cpu_name()}, {machine.cores()} cores, pyarrow {pa.__version__}, numpy {np.__version__}")
+    found = {}
+    for pixels in ("as it is", "noisy"):
+        each = cpu_ms_per_cell(options, pixels)
+        found[pixels] = {"cpu_ms_per_cell": each, "together": round(sum(each.values()), 2)}
+        print(f"{pixels}:")
+        for kind, what in KINDS.items():
+            print(f"  {kind:8s} {each[kind]:6.2f} CPU-ms per cell   {what}")
+        print(f"  together {found[pixels]['together']:6.2f}", flush=True)
+    content = {
+        "machine": machine.cpu_name(), "cores": machine.cores(), "model": options.model, "cells": options.cells,
+        "network": "here" if options.here else f"elsewhere, {options.cell_ms:g} ms per cell", "pixels": found,
+    }  # fmt: skip
     options.output.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def cpu_ms_per_cell(model: str, cells: int) -> dict[str, float]:
+def cpu_ms_per_cell(options: argparse.Namespace, pixels: str) -> dict[str, float]:
     """CPU milliseconds per cell of each kind of process, from the end of the first part to that of the run."""
     with tempfile.TemporaryDirectory(prefix="mtembed-bench-") as name:
         folder = Path(name)
         row = pq.read_table(SAMPLE).slice(0, 1)
-        for part, count in enumerate((WARM, cells)):
-            with pq.ParquetWriter(folder / f"part_{part}.parquet", row.schema) as writer:
+        row = noisy(row) if pixels == "noisy" else row
+        shards = [folder / f"part_{part}.parquet" for part in range(2)]
+        for path, count in zip(shards, (WARM, options.cells), strict=True):
+            with pq.ParquetWriter(path, row.schema) as writer:
                 for _ in range(count):
                     writer.write_table(row)
-        command = [sys.executable, "-m", "mtembed.cli", "--model", model, "--quiet", "--output", str(folder / "out")]
-        weights = [] if model == "rcf" else ["--weights", "random:1"]
-        env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        with subprocess.Popen([*command, *weights, str(folder)], env=env) as run:
+        env = {**os.environ, "PYTHONPATH": str(ROOT), CELL_MS: str(options.cell_ms)}
+        with subprocess.Popen(command(options, folder / "out", shards), env=env) as run:
             seen: dict[int, tuple[str, float]] = {}
             begun, done = None, 0
             while run.poll() is None:
@@ -69,7 +84,29 @@ def cpu_ms_per_cell(model: str, cells: int) -> dict[str, float]:
                 time.sleep(EVERY_S)
         if run.returncode or begun is None:
             sys.exit(f"the run ended with {run.returncode}")
-    return {kind: round((spent - begun[kind]) / (cells - done), 2) for kind, spent in by_kind(seen).items()}
+    return {kind: round((spent - begun[kind]) / (options.cells - done), 2) for kind, spent in by_kind(seen).items()}
+
+
+def command(options: argparse.Namespace, output: Path, shards: list[Path]) -> list[str]:
+    if not options.here:
+        return [sys.executable, "-m", "bench.elsewhere", "run", options.model, str(output), *map(str, shards)]
+    weights = [] if options.model == "rcf" else ["--weights", "random:1"]
+    fixed = ["--model", options.model, "--quiet", "--output", str(output), *weights]
+    return [sys.executable, "-m", "mtembed.cli", *fixed, *map(str, shards)]
+
+
+def noisy(row: pa.Table) -> pa.Table:
+    """The row with noise in all pixels of its bands but nodata; strips are uncompressed, so blobs keep their form."""
+    noise = np.random.default_rng(0)
+    for index, field in enumerate(row.schema):
+        blob = row.column(index)[0].as_py()
+        if field.name.startswith("B") and isinstance(blob, bytes):
+            pixels = np.frombuffer(blob, np.uint16, len(blob) // 2 - HEADER, HEADER).astype(np.int32)
+            added = pixels + noise.normal(0, NOISE_DN, pixels.size).astype(np.int32)
+            changed = np.where(pixels, added.clip(1, 65534), 0).astype(np.uint16).tobytes()
+            blob = blob[:HEADER] + changed + blob[HEADER + len(changed) :]
+            row = row.set_column(index, field, pa.array([blob], field.type))
+    return row
 
 
 def by_kind(seen: dict[int, tuple[str, float]]) -> dict[str, float]:
@@ -77,11 +114,12 @@ def by_kind(seen: dict[int, tuple[str, float]]) -> dict[str, float]:
 
 
 def look(pid: int, kind: str, seen: dict[int, tuple[str, float]]) -> None:
-    """Note the CPU time that a process and its children have used so far."""
+    """Note the CPU time that a process, all its threads, and its children have used so far."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        seen[pid] = (kind, (int(fields[11]) + int(fields[12])) * TICK_MS)
-        for task in Path(f"/proc/{pid}/task").iterdir():
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        spent = sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e6
+        seen[pid] = (kind, max(spent, seen.get(pid, ("", 0.0))[1]))
+        for task in tasks:
             for child in map(int, (task / "children").read_text().split()):
                 words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
                 if b"mtembed.worker" in words:

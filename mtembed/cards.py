@@ -29,6 +29,7 @@ from mtembed.device import (
     set_ring_wait,
 )
 from mtembed.errors import CellError
+from mtembed.gpu_decode import DeviceDecoder
 from mtembed.kernels.fragment_numpy import check_bounds
 from mtembed.kernels.select import backend
 from mtembed.lots import Held, Lot
@@ -52,6 +53,7 @@ class Card:
         self.bands = len(self.spec.bands_for(job.source))
         self.fragment = backend(kernel, device.type)
         self.streams = Streams(device)
+        self.decoder = DeviceDecoder(device)
         self.ring = PinnedRing(ring, device)
         network = self.spec.build(job.weights, job.source, job.size)
         self.network = optimise(network, TORCH_DTYPE[job.precision], True).to(device)
@@ -141,6 +143,8 @@ class Card:
         outcomes = []
         for cell in lot.deliver():
             try:
+                if cell.problem:
+                    raise CellError(cell.problem)
                 require_finite(cell.vectors)
                 outcomes.append(Outcome(cell.task))
             except CellError as error:
@@ -160,6 +164,8 @@ class Card:
         lot, streams = self.open, self.streams
         self.open = None
         with streams.on(streams.upload):
+            lot.sent.record()
+            self._decode(lot)
             lot.upload_tables()
             lot.up.record()
         with streams.on(streams.compute):
@@ -175,6 +181,20 @@ class Card:
             lot.landing.copy_(lot.vectors, non_blocking=True)
             lot.down.record()
         self.flying.append(lot)
+
+    def _decode(self, lot: Lot) -> None:
+        """Bands that came as GeoTIFFs become pixels where they belong."""
+        if not lot.encoded:
+            return
+        dtype = "float32" if self.job.source == "S1RTC" else "uint16"
+        shapes = [(one.plane.rows, one.plane.cols) for one in lot.encoded]
+        images = self.decoder.decode([one.blob for one in lot.encoded], shapes, dtype)
+        for one, pixels in zip(lot.encoded, images, strict=True):
+            if isinstance(pixels, str):
+                one.cell.problem = f"band {self.spec.bands_for(self.job.source)[one.band]}: {pixels}"
+            else:
+                lot.images.append(pixels)
+                one.target.view(pixels.dtype).view(pixels.shape).copy_(pixels, non_blocking=True)
 
     def _cut(self, lot: Lot, out: Tensor, count: int) -> None:
         """The first ``count`` fragments of a lot as network input: one kernel."""
@@ -246,7 +266,8 @@ class Card:
 
     def _take_notes(self) -> dict[str, Any]:
         notes, self.notes = self.notes, {}
-        return notes
+        counts = self.decoder.take_counts()
+        return notes | ({"gpu_decode": counts} if any(counts.values()) else {})
 
     # -- precision ----------------------------------------------------------------------------------------------
 

@@ -57,7 +57,7 @@ class RunConfig:
     slots
         Cells held in shared memory.
     decoder
-        Where compressed GeoTIFFs are decoded; gpu is not there yet.
+        Where LZW and deflate are decoded; auto tries both, if a GPU is there.
     overlap
         Share of a fragment that neighbours have in common, at least.
     border_shift

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -31,7 +31,10 @@ OPEN_SHARDS = 4
 
 @dataclass(frozen=True, slots=True)
 class DecodeJob:
-    """What a decode worker needs to know once: the model's bands in its order and the rules for fragments."""
+    """What a decode worker needs to know once: the model's bands in its order and the rules for fragments.
+
+    ``gpu`` names the encodings that are left to the card: their blobs go into the slot as they are.
+    """
 
     source: Source
     bands: tuple[str, ...]
@@ -41,6 +44,7 @@ class DecodeJob:
     remove_offset: bool
     max_nodata: float
     extras: bool
+    gpu: frozenset[str] = frozenset()
 
 
 class ShardReader:
@@ -130,6 +134,12 @@ class Band:
         return self.info.dtype
 
 
+def cell_blobs(path: Path, row_group: int, bands: Sequence[str]) -> list[npt.NDArray[np.uint8]]:
+    """The blobs of a cell's bands, uint8 [bytes] each.  Raises CellError."""
+    table = ShardReader().row(path, row_group, bands)
+    return [_blob(table, band) for band in bands]
+
+
 def _columns(job: DecodeJob, available: Sequence[str]) -> list[str]:
     wanted = [*job.bands, "product_id", "grid_cell", *TIME_COLUMNS]
     if job.extras:
@@ -170,12 +180,27 @@ def _decode_bands(job: DecodeJob, blobs: Sequence[npt.NDArray[np.uint8]], slot: 
     bands = []
     for band, blob, info in zip(job.bands, blobs, infos, strict=True):
         plane, pixels = slot.place(info.rows, info.cols, info.dtype)
-        try:
-            tiff.decode_into(blob, info, pixels)
-        except DecodeError as error:
-            raise DecodeError(f"band {band}: {error}") from error
+        if _left_to_gpu(job, blob, info, pixels.nbytes):
+            pixels.reshape(-1).view(np.uint8)[: blob.size] = blob
+            plane = replace(plane, encoded=blob.size)
+        else:
+            try:
+                tiff.decode_into(blob, info, pixels)
+            except DecodeError as error:
+                raise DecodeError(f"band {band}: {error}") from error
         bands.append(Band(info, plane, pixels))
     return bands
+
+
+def _left_to_gpu(job: DecodeJob, blob: npt.NDArray[np.uint8], info: tiff.TiffInfo, room: int) -> bool:
+    """Whether the card decodes a blob: an encoding it has proven, nothing odd, and no larger than its pixels."""
+    return (
+        info.encoding in job.gpu
+        and info.plain
+        and info.byteorder == "<"
+        and bool(info.counts.all())
+        and blob.size <= room
+    )
 
 
 def _parse(band: str, blob: npt.NDArray[np.uint8]) -> tiff.TiffInfo:

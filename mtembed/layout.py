@@ -11,7 +11,7 @@ import numpy as np
 
 from mtembed import machine, tiff
 from mtembed.config import RunConfig
-from mtembed.decode import ShardReader, _blob
+from mtembed.decode import cell_blobs
 from mtembed.errors import MtembedError, ShardError, UsageError
 from mtembed.fragments import FragmentGrid
 from mtembed.messages import DeviceJob
@@ -32,11 +32,16 @@ BATCHES_HELD = 3  # by a card, of cells
 
 @dataclass(frozen=True, slots=True)
 class Peek:
-    """The first readable cell: its source, the finest band's (rows, cols), each band's share of its pixels."""
+    """The first readable cell: its source, the finest band's (rows, cols), each band's share of its pixels.
+
+    ``encodings`` are those of its bands, ``place`` its shard and row group; empty and None where no cell was readable.
+    """
 
     source: Source
     side: tuple[int, int]
     band_shares: tuple[float, ...]
+    encodings: frozenset[str] = frozenset()
+    place: tuple[Path, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +72,15 @@ def peek(shards: Sequence[Path], spec: ModelSpec) -> Peek:
 
 
 def _first_cell(path: Path, rows: int, source: Source, bands: Sequence[str]) -> Peek:
-    reader = ShardReader()
     for row in range(min(rows, 10)):
         try:
-            table = reader.row(path, row, bands)
-            infos = [tiff.parse(_blob(table, band)) for band in bands]
+            infos = [tiff.parse(blob) for blob in cell_blobs(path, row, bands)]
         except MtembedError:
             continue
         side = max((info.rows, info.cols) for info in infos)
         pixels = max(1, side[0] * side[1])
-        return Peek(source, side, tuple(min(1.0, info.rows * info.cols / pixels) for info in infos))
+        shares = tuple(min(1.0, info.rows * info.cols / pixels) for info in infos)
+        return Peek(source, side, shares, frozenset(info.encoding for info in infos), (path, row))
     return Peek(source, (CORE_SIDE, CORE_SIDE), (1.0,) * len(bands))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from mtembed.device import CellView
 from mtembed.messages import EmbedTask
 from mtembed.ring import Slot, aligned
 from mtembed.streams import Event, Streams
-from mtembed.types import FloatArray
+from mtembed.types import FloatArray, Plane
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +27,7 @@ class Held:
     vectors: FloatArray
     total: int
     left: int
+    problem: str = ""  # why it cannot be answered with vectors
 
     @classmethod
     def of(cls, task: EmbedTask, slot: Slot, dim: int) -> Held:
@@ -36,6 +38,17 @@ class Held:
         ends = max(plane.offset + plane.rows * plane.cols * itemsize for plane in decoded.planes)
         bands = torch.from_numpy(slot.view[begins:ends])
         return cls(task, CellView(slot, decoded), bands, begins, slot.vectors(count, dim), count, count)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A band, by its number, that goes up as a GeoTIFF in the memory of its slot; where its pixels belong."""
+
+    cell: Held
+    band: int
+    blob: npt.NDArray[np.uint8]
+    plane: Plane
+    target: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +85,16 @@ class Lot:
         self.nodata = Table((batch,), torch.float64, device)
         self.landing = torch.empty((batch, dim), pin_memory=device.type == "cuda")
         self.vectors: Tensor | None = None
-        self.up, self.started, self.cut, self.forwarded, self.leaving, self.down = (streams.event() for _ in range(6))
+        self.sent, self.up, self.started, self.cut, self.forwarded, self.leaving, self.down = (
+            streams.event() for _ in range(7)
+        )
         self.clear()
 
     def clear(self) -> None:
         """Empty again; the vectors on the device may go."""
         self.pieces: list[Piece] = []
+        self.encoded: list[Encoded] = []
+        self.images: list[Tensor] = []  # that were decoded, for as long as they are copied from
         self.count = self.used = 0
         self.vectors = None
 
@@ -96,7 +113,7 @@ class Lot:
         before, after = self.streams.event(), self.streams.event()
         with self.streams.on(self.streams.upload):
             before.record()
-            self.raw[self.used : self.used + cell.bands.numel()].copy_(cell.bands, non_blocking=True)
+            self._send(cell)
             after.record()
         itemsize = cell.view.raw.itemsize
         self.planes.here[index] = cell.view.planes[0]
@@ -108,6 +125,22 @@ class Lot:
         self.count += count
         self.used += aligned(cell.bands.numel())
         return count
+
+    def _send(self, cell: Held) -> None:
+        """Pixels go up at once; bands that are still encoded are noted for ``Card`` to decode."""
+        decoded = cell.task.decoded
+        if not any(plane.encoded for plane in decoded.planes):
+            self.raw[self.used : self.used + cell.bands.numel()].copy_(cell.bands, non_blocking=True)
+            return
+        for band, plane in enumerate(decoded.planes):
+            first = plane.offset - cell.begins
+            size = plane.rows * plane.cols * cell.view.raw.itemsize
+            target = self.raw[self.used + first : self.used + first + size]
+            if plane.encoded:
+                blob = cell.bands[first : first + plane.encoded].numpy()
+                self.encoded.append(Encoded(cell, band, blob, plane, target))
+            else:
+                target.copy_(cell.bands[first : first + size], non_blocking=True)
 
     def upload_tables(self) -> None:
         """Send the tables up, padded with the first fragment."""
@@ -132,7 +165,7 @@ class Lot:
     def _time(self, piece: Piece) -> None:
         """Add the piece's share of this lot's milliseconds to its cell's timing."""
         timing, share = piece.cell.task.timing, piece.count / self.count
-        timing.upload += piece.sent[0].elapsed_time(piece.sent[1])
+        timing.upload += piece.sent[0].elapsed_time(piece.sent[1]) + share * self.sent.elapsed_time(self.up)
         timing.preprocess += share * self.started.elapsed_time(self.cut)
         timing.forward += share * self.cut.elapsed_time(self.forwarded)
         timing.download += share * self.leaving.elapsed_time(self.down)

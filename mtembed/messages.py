@@ -89,6 +89,16 @@ class EmbedTask:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeJob:
+    """Which GPU is asked what it can decode, and the cell it is timed with."""
+
+    dtype: str
+    path: Path
+    row_group: int
+    bands: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Embedded:
     """The vectors lie in the slot, or the timing says why not; ``notes`` are facts for the manifest."""
 

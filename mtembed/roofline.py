@@ -46,7 +46,7 @@ def measure(plan: Plan, settings: Settings, decoder: Worker, shards: Sequence[in
 
     Raises WorkerError when a worker ends before it has answered.
     """
-    timings = _decode(decoder, [plan.shards[i] for i in shards], plan.config.stall_timeout)
+    timings = decode_trial(decoder, [plan.shards[i] for i in shards], plan.config.stall_timeout)
     sizes = layout.crew_sizes(plan.spec, settings, plan.config)
     trial = network_trial(plan, settings, sizes.device)
     alone = {name: _mean(timings, name) for name in DECODE_STAGES} | trial.stages
@@ -61,7 +61,7 @@ def measure(plan: Plan, settings: Settings, decoder: Worker, shards: Sequence[in
     return Roofline(alone, limits, size / read if read else 0.0, min((rate for rate in crews if rate), default=0.0))
 
 
-def _decode(worker: Worker, paths: Sequence[Path], patience: float) -> list[CellTiming]:
+def decode_trial(worker: Worker, paths: Sequence[Path], patience: float) -> list[CellTiming]:
     """Timings of the first cells that can be decoded; the very first, which loads libraries, is left out."""
     receive(worker, patience)
     timings: list[CellTiming] = []

@@ -185,7 +185,7 @@ class Run:
         rings = [Ring.create(shape) for shape in shapes]
         try:
             work = Work(plan.shards, frozenset(plan.mine), done, settings.limit, config.retry_failed)
-            crews = self._crews(settings, found, rings)
+            crews = self._crews(settings, found, rings, self._on_gpu(settings, found, rings, done))
             if config.roofline:
                 self._measure_roofline(settings, crews["decode"], [i for i in plan.mine if i not in done])
             self._pipeline = Pipeline(
@@ -207,14 +207,31 @@ class Run:
                 ring.close()
             self._finish_files()
 
-    def _crews(self, settings: Settings, found: Weights, rings: list[Ring]) -> dict[str, Crew]:
+    def _on_gpu(self, settings: Settings, found: Weights, rings: list[Ring], done: dict[int, int]) -> frozenset[str]:
+        """Encodings that are decoded on the GPU."""
+        plan = self.plan
+        job = layout.device_jobs(plan.spec, plan.source, found, settings, plan.config, plan.peek, False)[0]
+        if job.card is None:
+            return frozenset()
+        from mtembed.decoder_choice import choose
+
+        crew = self._crews(settings, found, rings)["decode"]
+        left = [plan.shards[i] for i in plan.mine if i not in done]
+        choice = choose(plan, settings, job, lambda: crew.start("decode-0", 0), left)
+        for note in choice.notes:
+            self.on_note(note)
+        return choice.gpu
+
+    def _crews(
+        self, settings: Settings, found: Weights, rings: list[Ring], on_gpu: frozenset[str] = frozenset()
+    ) -> dict[str, Crew]:
         plan, config = self.plan, self.plan.config
         bands = plan.spec.bands_for(plan.source)
         shared = tuple((ring.fd, ring.shape) for ring in rings)
         descriptors = [ring.fd for ring in rings]
         decode = DecodeJob(
             plan.source, bands, settings.fragment_size, settings.overlap, settings.border_shift,
-            settings.offset == "remove", settings.max_nodata, settings.extras,
+            settings.offset == "remove", settings.max_nodata, settings.extras, on_gpu,
         )  # fmt: skip
         selection = Selection(config.bbox, read_cell_list(Path(config.cells)) if config.cells else None)
         metadata = Path(config.metadata) if config.metadata else None
@@ -267,6 +284,9 @@ class Run:
             self.manifest["devices"].append(device)
         if "precision_check" in notes:
             self.manifest["notes"]["precision_check"] = notes["precision_check"]
+        for where, bands in notes.get("gpu_decode", {}).items():
+            counts = self.manifest["notes"].setdefault("decoded_bands", {"gpu": 0, "cpu": 0})
+            counts[where] += bands
         for name, sentence in (("batch_halved", halved), ("dropped_cards", dropped)):
             for event in [*notes.get(name, ()), *notes.get("device", {}).get(name, ())]:
                 self.manifest["notes"].setdefault(name, []).append(event)

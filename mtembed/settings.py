@@ -100,12 +100,12 @@ def resolve_device(config: RunConfig, earlier: Mapping[str, Any]) -> tuple[str, 
     engine = (None if config.engine == "auto" else config.engine) or earlier.get("engine") or "torch"
     named = "cuda" if config.gpus else None if config.device == "auto" else config.device
     device = named or earlier.get("device") or ("cuda" if visible and engine == "torch" else "cpu")
-    if config.decoder == "gpu":
-        raise UsageError("--decoder gpu is not there yet: leave it out, GeoTIFFs are decoded on the CPU")
     if config.gpus and config.device == "cpu":
         raise UsageError("--gpus and --device cpu exclude each other: leave one out")
     if device == "cuda" and engine == "openvino":
         raise UsageError("--engine openvino computes on the CPU: leave out --gpus and --device cuda")
+    if config.decoder == "gpu" and device == "cpu":
+        raise UsageError("--decoder gpu needs a GPU for the network: leave it out, GeoTIFFs are decoded on the CPU")
     if device == "cuda" and not visible:
         raise UsageError("no NVIDIA GPU is visible: use --device cpu (a dataset begun on a GPU can only go on on one)")
     unknown = sorted(set(config.gpus or ()) - set(visible))

@@ -56,11 +56,15 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """Where one decoded band lies in a slot: ``offset`` in bytes (a multiple of 64), native size in pixels."""
+    """Where one decoded band lies in a slot: ``offset`` in bytes (a multiple of 64), native size in pixels.
+
+    ``encoded``: its first so many bytes hold a GeoTIFF instead, which the card is to decode; 0 where there are pixels.
+    """
 
     offset: int
     rows: int
     cols: int
+    encoded: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,6 +161,17 @@ def writer(name: str, job: Job, send: Callable[[Any], None]) -> Service:
     return one_by_one(handle)
 
 
+def prober(name: str, job: Job, send: Callable[[Any], None]) -> Service:
+    """Says what of decoding GeoTIFFs this worker's GPU can do."""
+    import torch
+
+    from mtembed import machine
+    from mtembed.gpu_decode import probe
+
+    send(Ready(probe(job.work, torch.device("cpu") if machine.cpu_cards() else torch.device("cuda", 0))))
+    return Service(lambda task: ())
+
+
 def fetcher(name: str, job: Job, send: Callable[[Any], None]) -> Service:
     """Finds or downloads a model's published weights, with the library that publishes them."""
     from mtembed import models, weights
@@ -181,6 +192,7 @@ KINDS: dict[str, Callable[[str, Job, Callable[[Any], None]], Service]] = {
     "device": device,
     "write": writer,
     "fetch": fetcher,
+    "probe": prober,
 }
 
 

@@ -97,13 +97,17 @@ def start(
     job: object,
     inherited: Sequence[int] = (),
     environment: Mapping[str, str] | None = None,
+    module: str = "mtembed.worker",
 ) -> Worker:
-    """Start a worker and hand it its job.  ``inherited`` descriptors keep their numbers in the child."""
+    """Start a worker and hand it its job.  ``inherited`` descriptors keep their numbers in the child.
+
+    ``module`` is what runs in it; another one than ours takes the same arguments and speaks the same messages.
+    """
     ours, theirs = Pipe(duplex=True)
     stderr = tempfile.TemporaryFile(prefix="mtembed-")  # noqa: SIM115  lives as long as the worker
     env = {**os.environ, **ONE_THREAD, **(environment or {})}
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [PACKAGE_PARENT, os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-P", "-m", "mtembed.worker", kind, name, str(theirs.fileno()), str(os.getpid())]
+    command = [sys.executable, "-P", "-m", module, kind, name, str(theirs.fileno()), str(os.getpid())]
     # Signals that are blocked now stay blocked in the child: Ctrl-C and a scheduler's SIGTERM reach the whole group,
     # but only the parent decides what to do about them.
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})

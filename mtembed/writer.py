@@ -32,6 +32,7 @@ from mtembed.types import CellRecord, CellTiming
 
 PART_KEY = b"mtembed"
 SHARD_KEY = b"mtembed.shard"
+PIECE_CELLS = 20  # of a row group, made into rows at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,12 @@ class OpenPart:
         return [cells[row] for row in sorted(cells)]
 
     def _table(self, cells: Sequence[StoredCell]) -> pa.Table:
-        """One row group; runs of cells from the same place are built together."""
+        """One row group, in pieces: what is made on the way, here and by Arrow when it writes, is a piece's only."""
+        pieces = [cells[first : first + PIECE_CELLS] for first in range(0, len(cells), PIECE_CELLS)]
+        return pa.concat_tables([self._piece(piece) for piece in pieces])
+
+    def _piece(self, cells: Sequence[StoredCell]) -> pa.Table:
+        """Runs of cells from the same place are built together."""
         return pa.concat_tables([self._run(run) for run in _runs(cells)]).combine_chunks()
 
     def _run(self, cells: Sequence[StoredCell]) -> pa.Table:

@@ -55,5 +55,5 @@ def test_what_it_cannot_do_is_said_in_a_sentence(tmp_path: Path, options: list[s
 def test_it_is_used_only_when_asked_for() -> None:
     assert resolve_device(RunConfig(("x",), model="rcf", device="cpu"), {}) == ("cpu", "torch")
     assert resolve_device(RunConfig(("x",), model="rcf", device="cpu"), {"engine": "openvino"}) == ("cpu", "openvino")
-    with pytest.raises(UsageError, match="gpu is not there yet"):
-        resolve_device(RunConfig(("x",), model="rcf", decoder="gpu"), {})
+    with pytest.raises(UsageError, match="--decoder gpu needs a GPU"):
+        resolve_device(RunConfig(("x",), model="rcf", device="cpu", decoder="gpu"), {})

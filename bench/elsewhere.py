@@ -1,0 +1,77 @@
+"""A run whose network computes elsewhere: like a GPU, its device worker takes its time and leaves the processor alone.
+
+    python -m bench.elsewhere run MODEL OUTPUT SHARDS...
+
+Everything else is the product's.  Vectors are numbers of a network's kind, so that they are printed, hashed and
+compressed like real ones.  ``host_path.py`` measures such a run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mtembed import models, worker, workers
+from mtembed.config import RunConfig
+from mtembed.messages import Embedded, EmbedTask
+from mtembed.pipeline import Crew
+from mtembed.ring import Ring
+from mtembed.run import Run, plan
+from mtembed.settings import Settings
+from mtembed.weights import Weights
+from mtembed.workers import Ready
+
+CELL_MS = "MTEMBED_BENCH_CELL_MS"
+
+
+def device(name: str, job: worker.Job, send: Callable[[Any], None]) -> worker.Service:
+    """A cell takes so many milliseconds of the clock, none of the processor's."""
+    rings, seconds = worker.Rings(job), float(os.environ[CELL_MS]) / 1e3
+    some = np.random.default_rng(1).standard_normal((64, models.get(job.work).dim), np.float32)
+    free_at = time.monotonic()
+
+    def take(task: EmbedTask) -> Iterable[Embedded]:
+        nonlocal free_at
+        vectors = rings.slot(task.slot.lane, task.slot.index).vectors(len(task.decoded.record.offsets), some.shape[1])
+        vectors[...] = some[: len(vectors)]
+        free_at = max(free_at, time.monotonic()) + seconds
+        time.sleep(max(0.0, free_at - time.monotonic()))
+        task.timing.device, task.timing.worker = "elsewhere", f"{task.timing.worker} {name}"
+        return [Embedded(task.key, task.timing, {})]
+
+    send(Ready({"device": "elsewhere"}))
+    return worker.Service(take)
+
+
+class Elsewhere(Run):
+    """A run with that device worker."""
+
+    def _crews(self, settings: Settings, found: Weights, rings: list[Ring]) -> dict[str, Crew]:
+        crews = super()._crews(settings, found, rings)
+        job = worker.Job(tuple((ring.fd, ring.shape) for ring in rings), self.plan.spec.name)
+        inherited = [ring.fd for ring in rings]
+
+        def start(name: str, lane: int) -> workers.Worker:
+            return workers.start("device", name, job, inherited, module="bench.elsewhere")
+
+        return {**crews, "device": replace(crews["device"], start=start, count=1)}
+
+
+def main() -> None:
+    if sys.argv[1] == "run":
+        model, output, *shards = sys.argv[2:]
+        weights = None if model == "rcf" else "random:1"
+        Elsewhere(plan(RunConfig(tuple(shards), model=model, weights=weights, output=output))).execute()
+    else:
+        worker.KINDS["device"] = device
+        worker.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""GeoTIFF blob -> pixels on a GPU, inside a device worker: nvImageCodec with nvTIFF, for LZW and deflate.
+
+Only what passes a test is used: at the start a small file of each encoding (``encodings/``, written by GDAL) is decoded
+and every bit compared.  An encoding that fails stays with the decode workers; a blob that fails later is decoded on the
+CPU by ``tiff.py`` here.  On a CPU the library's own CPU code takes the GPU's place, for tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+from mtembed import tiff
+from mtembed.errors import MtembedError
+
+if TYPE_CHECKING:
+    from mtembed.messages import ProbeJob
+
+ENCODINGS = ("lzw", "lzw+2", "deflate", "deflate+2")
+"""As ``TiffInfo.encoding`` names them: strips, predictor 2 or none."""
+FILES = Path(__file__).parent / "encodings"
+TIMED_S = 1.0
+
+Blob = npt.NDArray[np.uint8]
+
+
+class GpuDecoder:
+    """One GPU's decoder.  Raises ImportError or RuntimeError where the library or the GPU is missing."""
+
+    def __init__(self, device: torch.device) -> None:
+        from nvidia import nvimgcodec
+
+        self._library: Any = nvimgcodec
+        self._cuda = device.type == "cuda"
+        kinds = nvimgcodec.BackendKind
+        backends = (kinds.GPU_ONLY, kinds.HYBRID_CPU_GPU) if self._cuda else (kinds.CPU_ONLY,)
+        number = (device.index or 0) if self._cuda else nvimgcodec.NVIMGCODEC_DEVICE_CPU_ONLY
+        self._decoder = nvimgcodec.Decoder(
+            device_id=number, max_num_cpu_threads=1, backends=[nvimgcodec.Backend(kind) for kind in backends]
+        )
+        unchanged = nvimgcodec.ColorSpec.UNCHANGED
+        self._params = nvimgcodec.DecodeParams(allow_any_depth=True, color_spec=unchanged)  # else 8 bits come out
+
+    def decode(self, blobs: Sequence[Blob]) -> list[Tensor | None]:
+        """Pixels [rows, cols] on the device, in the order of torch's current stream; None where a blob is refused."""
+        streams = [self._library.CodeStream(blob) for blob in blobs]
+        current = torch.cuda.current_stream().cuda_stream if self._cuda else 0
+        images = self._decoder.decode(streams, params=self._params, cuda_stream=current)
+        return [None if image is None else self._pixels(image) for image in images]
+
+    def _pixels(self, image: Any) -> Tensor | None:
+        pixels: Tensor = from_dlpack(image) if self._cuda else torch.from_numpy(np.array(image))
+        return pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else None
+
+    def exact(self, encoding: str, dtype: str) -> str:
+        """Decode the file of that encoding; returns what is wrong, or nothing."""
+        blob = np.fromfile(FILES / f"{dtype}-{encoding}.tif", np.uint8)
+        try:
+            (pixels,) = self.decode([blob])
+        except RuntimeError as error:
+            return str(error).partition("\n")[0]
+        if pixels is None:
+            return "it refuses a file of GDAL's"
+        info = tiff.parse(blob)
+        expected = np.empty((info.rows, info.cols), info.dtype)
+        tiff.decode_into(blob, info, expected)
+        found = pixels.cpu().numpy()
+        same = found.dtype == expected.dtype and found.shape == expected.shape
+        return "" if same and found.tobytes() == expected.tobytes() else "its pixels differ from the CPU's"
+
+
+class DeviceDecoder:
+    """What a card decodes with: the GPU, and the CPU for what the GPU refuses."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.counts = {"gpu": 0, "cpu": 0}
+
+    def take_counts(self) -> dict[str, int]:
+        """Bands decoded on either since the last call."""
+        counts, self.counts = self.counts, {"gpu": 0, "cpu": 0}
+        return counts
+
+    @cached_property
+    def _gpu(self) -> GpuDecoder | None:
+        try:
+            return GpuDecoder(self.device)
+        except (ImportError, RuntimeError):
+            return None
+
+    def decode(self, blobs: Sequence[Blob], shapes: Sequence[tuple[int, int]], dtype: str) -> list[Tensor | str]:
+        """Pixels [rows, cols] of ``dtype`` for each blob, or why there are none."""
+        try:
+            found = self._gpu.decode(blobs) if self._gpu else [None] * len(blobs)
+        except RuntimeError:
+            found = [None] * len(blobs)
+        wanted = getattr(torch, dtype)
+        result: list[Tensor | str] = []
+        for blob, shape, pixels in zip(blobs, shapes, found, strict=True):
+            fits = pixels is not None and tuple(pixels.shape) == shape and pixels.dtype == wanted
+            self.counts["gpu" if fits else "cpu"] += 1
+            result.append(pixels if fits and pixels is not None else _on_cpu(blob, shape, dtype))
+        return result
+
+
+def _on_cpu(blob: Blob, shape: tuple[int, int], dtype: str) -> Tensor | str:
+    pixels = np.empty(shape, dtype)
+    try:
+        tiff.decode_into(blob, tiff.parse(blob), pixels)
+    except MtembedError as error:
+        return str(error)
+    return torch.from_numpy(pixels)
+
+
+def probe(job: ProbeJob, device: torch.device) -> dict[str, Any]:
+    """What this GPU can decode: ``exact`` encodings, ``problems`` of the others, ``seconds`` for the sample cell."""
+    try:
+        decoder = GpuDecoder(device)
+    except (ImportError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        return {"exact": (), "problems": dict.fromkeys(ENCODINGS, reason), "seconds": 0.0}
+    problems = {name: decoder.exact(name, job.dtype) for name in ENCODINGS}
+    exact = tuple(name for name, problem in problems.items() if not problem)
+    problems = {name: problem for name, problem in problems.items() if problem}
+    return {"exact": exact, "problems": problems, "seconds": _seconds(decoder, job, device, frozenset(exact))}
+
+
+def _seconds(decoder: GpuDecoder, job: ProbeJob, device: torch.device, exact: frozenset[str]) -> float:
+    """How long the blobs of one cell take, those of ``exact`` encodings; 0 without any."""
+    from mtembed.decode import cell_blobs
+
+    blobs = [blob for blob in cell_blobs(job.path, job.row_group, job.bands) if tiff.parse(blob).encoding in exact]
+    if not blobs:
+        return 0.0
+    times: list[float] = []
+    until = perf_counter() + TIMED_S
+    while len(times) < 2 or perf_counter() < until:
+        began = perf_counter()
+        decoder.decode(blobs)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(perf_counter() - began)
+    return float(np.median(times[1:]))

@@ -1,0 +1,40 @@
+"""The small GeoTIFFs with which a GPU's decoder is tested at the start: ``python -m tests.make_encodings``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from rasterio.io import MemoryFile
+from rasterio.transform import from_origin
+
+from mtembed.gpu_decode import ENCODINGS, FILES
+
+SHAPE = (40, 64)
+STRIP_ROWS = 16  # the last strip is shorter
+
+
+def pattern(dtype: str) -> np.ndarray:
+    """A slope with a texture: something for a predictor, for a dictionary, and for neither."""
+    row, col = np.indices(SHAPE, np.int64)
+    values = (3 * row * row + 17 * col + (31 * row + 57 * col) % 23 * (col % 5)) % 65536
+    return values.astype(np.float32) / np.float32(8) - np.float32(100) if dtype == "float32" else values.astype(dtype)
+
+
+def main() -> None:
+    FILES.mkdir(exist_ok=True)
+    place: dict[str, Any] = {"crs": "EPSG:32631", "transform": from_origin(500_000, 5_000_000, 10, 10)}
+    for dtype in ("uint16", "float32"):
+        for encoding in ENCODINGS:
+            compress, _, predictor = encoding.partition("+")
+            form: dict[str, Any] = {"compress": compress, "predictor": int(predictor or 1), "blockysize": STRIP_ROWS}
+            rows, cols = SHAPE
+            with MemoryFile() as memory:
+                size = {"height": rows, "width": cols, "count": 1, "dtype": dtype}
+                with memory.open(driver="GTiff", **size, **form, **place) as dataset:
+                    dataset.write(pattern(dtype), 1)
+                (FILES / f"{dtype}-{encoding}.tif").write_bytes(memory.read())
+
+
+if __name__ == "__main__":
+    main()
