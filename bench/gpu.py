@@ -36,9 +36,9 @@ from mtembed import machine, models, tiff
 from mtembed.cards import Card
 from mtembed.decode import cell_blobs
 from mtembed.device import TORCH_DTYPE, exact_fp32
-from mtembed.gpu_decode import ENCODINGS, GpuDecoder
+from mtembed.gpu_decode import GpuDecoder
 from mtembed.kernels.select import BACKENDS
-from mtembed.messages import DeviceJob
+from mtembed.messages import GPU_ENCODINGS, DeviceJob
 from mtembed.report_work import Spans
 from mtembed.settings import automatic_batch, automatic_precision
 from mtembed.types import DEVICE_STAGES, CellTiming
@@ -247,7 +247,7 @@ def decode_routes(device: torch.device) -> dict[str, Any]:
     except (ImportError, RuntimeError) as error:
         return {"left_out": str(error).partition("\n")[0]}
     found: dict[str, Any] = {}
-    for encoding in ENCODINGS:
+    for encoding in GPU_ENCODINGS:
         try:
             blobs = [encode(band, encoding) for band in pixels]
         except ImportError as error:

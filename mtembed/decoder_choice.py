@@ -6,6 +6,7 @@ workers cost it nothing as long as they keep up: ``auto`` moves the work only wh
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from mtembed import layout, workers
 from mtembed.errors import WorkerError
-from mtembed.messages import DeviceJob, ProbeJob
+from mtembed.messages import GPU_ENCODINGS, DeviceJob, ProbeJob
 from mtembed.roofline import decode_trial
 from mtembed.settings import Settings
-from mtembed.trial import network_trial
+from mtembed.trial import network_trial, receive
 from mtembed.worker import Job
-from mtembed.workers import Fatal, Ready, Worker
+from mtembed.workers import Worker
 
 if TYPE_CHECKING:
     from mtembed.run import Plan
 
-UNPACKED = "none"
 WORTH = 1.05  # the GPU decodes where that is so many times as fast
 
 
@@ -40,23 +40,48 @@ def choose(
 ) -> Choice:
     """For a run on GPUs; ``job`` is the first card's, ``start_decoder`` starts a decode worker for a trial.
 
-    Raises WorkerError when a worker of the trial ends before it has answered.
+    Under ``gpu`` a GPU that cannot be asked is a WorkerError; under ``auto`` everything stays on the CPU then.
     """
     wanted, peek = plan.config.decoder, plan.peek
-    packed = peek.encodings - {UNPACKED}
+    packed = peek.encodings & set(GPU_ENCODINGS)
     if wanted == "cpu" or job.card is None or peek.place is None or (wanted == "auto" and not packed):
         return Choice()
     if settings.extras or settings.max_nodata < 1.0:
         words = "--extras and --max-nodata look at pixels on the CPU, so GeoTIFFs are decoded there"
         return Choice(notes=(words,) if wanted == "gpu" else ())
+    if not _installed():
+        missing = "nvImageCodec is not installed: pip install 'mtembed[gpu]' to have LZW and deflate decoded on the GPU"
+        return Choice(notes=(missing,))
+    try:
+        return _asked(plan, settings, job, packed, start_decoder, shards)
+    except WorkerError as error:
+        if wanted == "gpu":
+            raise
+        return Choice(notes=(f"{error}; {', '.join(sorted(packed))} stays on the CPU",))
+
+
+def _asked(
+    plan: Plan, settings: Settings, job: DeviceJob, packed: frozenset[str], start: Callable[[], Worker],
+    shards: Sequence[Path],
+) -> Choice:  # fmt: skip
+    """The choice, when extras and the library leave one.  Raises WorkerError when a worker of a trial ends too soon."""
+    wanted = plan.config.decoder
     found = _ask(plan, job)
-    exact, problems = frozenset(found["exact"]), found["problems"]
-    notes = [f"{', '.join(names)}: decoded on the CPU, because on the GPU {reason}" for reason, names in _by(problems)]
+    exact = frozenset(found["exact"])
+    concerned = {name: why for name, why in found["problems"].items() if wanted == "gpu" or name in packed}
+    notes = tuple(f"{', '.join(names)} stays on the CPU, on the GPU {why}" for why, names in _by(concerned))
     if wanted == "gpu":
-        return Choice(exact, tuple(notes + ([f"decoding {', '.join(sorted(exact))} on the GPU"] if exact else [])))
+        return Choice(exact, notes + ((f"decoding {', '.join(sorted(exact))} on the GPU",) if exact else ()))
     if not packed & exact:
-        return Choice()
-    return _faster(plan, settings, packed & exact, found["seconds"], start_decoder, shards)
+        return Choice(notes=notes)
+    return _faster(plan, settings, packed & exact, found["seconds"], start, shards)
+
+
+def _installed() -> bool:
+    try:
+        return importlib.util.find_spec("nvidia.nvimgcodec") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _ask(plan: Plan, job: DeviceJob) -> dict[str, Any]:
@@ -67,14 +92,12 @@ def _ask(plan: Plan, job: DeviceJob) -> dict[str, Any]:
     question = Job((), ProbeJob(dtype, path, row, plan.spec.bands_for(plan.source)))
     worker = workers.start("probe", "probe-0", question, (), layout.device_environment(job))
     try:
-        message: Ready | Fatal = worker.connection.recv()
-    except (EOFError, OSError):
-        raise WorkerError(f"the GPU could not be asked what it can decode: {worker.cause_of_death()}") from None
+        details: dict[str, Any] = receive(worker, plan.config.stall_timeout).details
+    except WorkerError as error:
+        raise WorkerError(f"the GPU could not be asked what it can decode: {error}") from None
     finally:
         worker.close()
-    if isinstance(message, Fatal):
-        raise WorkerError(message.message)
-    return message.details
+    return details
 
 
 def _faster(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,20 +21,18 @@ from torch.utils.dlpack import from_dlpack
 
 from mtembed import tiff
 from mtembed.errors import MtembedError
+from mtembed.messages import GPU_ENCODINGS, ProbeJob
 
-if TYPE_CHECKING:
-    from mtembed.messages import ProbeJob
-
-ENCODINGS = ("lzw", "lzw+2", "deflate", "deflate+2")
-"""As ``TiffInfo.encoding`` names them: strips, predictor 2 or none."""
 FILES = Path(__file__).parent / "encodings"
 TIMED_S = 1.0
+TROUBLE = (ImportError, OSError, RuntimeError, ValueError)
+"""What the library raises where it, a part of it or the GPU is missing, or an image is not to its taste."""
 
 Blob = npt.NDArray[np.uint8]
 
 
 class GpuDecoder:
-    """One GPU's decoder.  Raises ImportError or RuntimeError where the library or the GPU is missing."""
+    """One GPU's decoder.  Raises what ``TROUBLE`` lists."""
 
     def __init__(self, device: torch.device) -> None:
         from nvidia import nvimgcodec
@@ -66,7 +64,7 @@ class GpuDecoder:
         blob = np.fromfile(FILES / f"{dtype}-{encoding}.tif", np.uint8)
         try:
             (pixels,) = self.decode([blob])
-        except RuntimeError as error:
+        except TROUBLE as error:
             return str(error).partition("\n")[0]
         if pixels is None:
             return "it refuses a file of GDAL's"
@@ -94,14 +92,14 @@ class DeviceDecoder:
     def _gpu(self) -> GpuDecoder | None:
         try:
             return GpuDecoder(self.device)
-        except (ImportError, RuntimeError):
+        except TROUBLE:
             return None
 
     def decode(self, blobs: Sequence[Blob], shapes: Sequence[tuple[int, int]], dtype: str) -> list[Tensor | str]:
         """Pixels [rows, cols] of ``dtype`` for each blob, or why there are none."""
         try:
             found = self._gpu.decode(blobs) if self._gpu else [None] * len(blobs)
-        except RuntimeError:
+        except TROUBLE:
             found = [None] * len(blobs)
         wanted = getattr(torch, dtype)
         result: list[Tensor | str] = []
@@ -125,10 +123,10 @@ def probe(job: ProbeJob, device: torch.device) -> dict[str, Any]:
     """What this GPU can decode: ``exact`` encodings, ``problems`` of the others, ``seconds`` for the sample cell."""
     try:
         decoder = GpuDecoder(device)
-    except (ImportError, RuntimeError) as error:
+    except TROUBLE as error:
         reason = str(error).partition("\n")[0]
-        return {"exact": (), "problems": dict.fromkeys(ENCODINGS, reason), "seconds": 0.0}
-    problems = {name: decoder.exact(name, job.dtype) for name in ENCODINGS}
+        return {"exact": (), "problems": dict.fromkeys(GPU_ENCODINGS, reason), "seconds": 0.0}
+    problems = {name: decoder.exact(name, job.dtype) for name in GPU_ENCODINGS}
     exact = tuple(name for name, problem in problems.items() if not problem)
     problems = {name: problem for name, problem in problems.items() if problem}
     return {"exact": exact, "problems": problems, "seconds": _seconds(decoder, job, device, frozenset(exact))}

@@ -88,6 +88,10 @@ class EmbedTask:
     timing: CellTiming
 
 
+GPU_ENCODINGS = ("lzw", "lzw+2", "deflate", "deflate+2")
+"""What a GPU may decode, as ``TiffInfo.encoding`` names it: strips, predictor 2 or none."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProbeJob:
     """Which GPU is asked what it can decode, and the cell it is timed with."""

@@ -116,11 +116,11 @@ def _give(worker: Worker, cell: DecodedCell, slot: int) -> None:
 def receive(worker: Worker, patience: float) -> Any:
     """A worker's next message.  Raises WorkerError when it ended, failed or is silent for ``patience`` seconds."""
     if not worker.connection.poll(patience):
-        raise WorkerError(f"the device worker did not answer within {patience:g} s")
+        raise WorkerError(f"the {worker.kind} worker did not answer within {patience:g} s")
     try:
         message = worker.connection.recv()
     except (EOFError, OSError):
-        raise WorkerError(f"the device worker was {worker.cause_of_death()}") from None
+        raise WorkerError(f"the {worker.kind} worker was {worker.cause_of_death()}") from None
     if isinstance(message, Fatal):
         raise WorkerError(message.message)
     return message

@@ -8,7 +8,8 @@ import numpy as np
 from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 
-from mtembed.gpu_decode import ENCODINGS, FILES
+from mtembed.gpu_decode import FILES
+from mtembed.messages import GPU_ENCODINGS
 
 SHAPE = (40, 64)
 STRIP_ROWS = 16  # the last strip is shorter
@@ -25,7 +26,7 @@ def main() -> None:
     FILES.mkdir(exist_ok=True)
     place: dict[str, Any] = {"crs": "EPSG:32631", "transform": from_origin(500_000, 5_000_000, 10, 10)}
     for dtype in ("uint16", "float32"):
-        for encoding in ENCODINGS:
+        for encoding in GPU_ENCODINGS:
             compress, _, predictor = encoding.partition("+")
             form: dict[str, Any] = {"compress": compress, "predictor": int(predictor or 1), "blockysize": STRIP_ROWS}
             rows, cols = SHAPE

@@ -14,8 +14,8 @@ import torch
 from mtembed import gpu_decode, tiff
 from mtembed.config import RunConfig
 from mtembed.errors import UsageError
-from mtembed.gpu_decode import ENCODINGS, FILES, DeviceDecoder, GpuDecoder, probe
-from mtembed.messages import ProbeJob
+from mtembed.gpu_decode import FILES, DeviceDecoder, GpuDecoder, probe
+from mtembed.messages import GPU_ENCODINGS, ProbeJob
 from mtembed.settings import resolve_device
 from tests.commands import embeddings, run
 from tests.make_encodings import SHAPE, pattern
@@ -40,7 +40,7 @@ def golden(data: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("encoding", GPU_ENCODINGS)
 def test_the_packaged_files_are_what_their_names_say_and_decode_exactly(encoding: str, dtype: str) -> None:
     info = tiff.parse(blob(dtype, encoding))
     assert (info.encoding, info.dtype, info.rows, info.cols) == (encoding, dtype, *SHAPE)
@@ -182,11 +182,14 @@ def test_auto_asks_nothing_where_there_is_nothing_to_decode(tmp_path: Path) -> N
     assert "decoding" not in err
 
 
-def test_a_gpu_that_dies_when_asked_is_told(tmp_path: Path) -> None:
+def test_a_gpu_that_dies_when_asked_ends_the_run_only_where_it_was_asked_for(tmp_path: Path) -> None:
     fault = {"kind": "probe", "function": "mtembed.gpu_decode:probe", "call": 1, "action": "kill"}
     shards = archive(tmp_path / "in", compress="lzw")
-    code, _, err = run(command(shards, tmp_path / "out", "--decoder", "gpu"), [fault])
-    assert code == 1 and "could not be asked what it can decode" in err and "Traceback" not in err
+    for decoder, expected in (("gpu", 1), ("auto", 0)):
+        code, _, err = run(command(shards, tmp_path / decoder, "--decoder", decoder), [fault])
+        assert code == expected and "Traceback" not in err
+        assert "could not be asked what it can decode: the probe worker was killed by SIGKILL" in err
+    assert "lzw stays on the CPU" in err
 
 
 def test_a_broken_blob_fails_its_cell_alone_and_names_the_band(tmp_path: Path) -> None:
