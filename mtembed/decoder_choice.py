@@ -1,7 +1,7 @@
 """``--decoder``: which GeoTIFFs are decoded on the GPU.  Asked of the card itself before the run starts.
 
-The pixels are the same either way, so this is no setting of a dataset.  A GPU that decodes computes less, and decode
-workers cost it nothing as long as they keep up: ``auto`` moves the work only where they do not.
+The pixels of an intact blob are the same either way, so this is no setting of a dataset.  A GPU that decodes computes
+less, and decode workers cost it nothing as long as they keep up: ``auto`` moves the work only where they do not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtembed import layout, workers
-from mtembed.errors import WorkerError
+from mtembed.errors import MtembedError, WorkerError
 from mtembed.messages import GPU_ENCODINGS, DeviceJob, ProbeJob
 from mtembed.roofline import decode_trial
 from mtembed.settings import Settings
@@ -54,7 +54,7 @@ def choose(
         return Choice(notes=(missing,))
     try:
         return _asked(plan, settings, job, packed, start_decoder, shards)
-    except WorkerError as error:
+    except (MtembedError, OSError, ValueError) as error:
         if wanted == "gpu":
             raise
         return Choice(notes=(f"{error}; {', '.join(sorted(packed))} stays on the CPU",))
@@ -69,9 +69,11 @@ def _asked(
     found = _ask(plan, job)
     exact = frozenset(found["exact"])
     concerned = {name: why for name, why in found["problems"].items() if wanted == "gpu" or name in packed}
-    notes = tuple(f"{', '.join(names)} stays on the CPU, on the GPU {why}" for why, names in _by(concerned))
+    notes = tuple(f"{', '.join(names)} stays on the CPU, because on the GPU {why}" for why, names in _by(concerned))
     if wanted == "gpu":
-        return Choice(exact, notes + ((f"decoding {', '.join(sorted(exact))} on the GPU",) if exact else ()))
+        return Choice(
+            exact, notes + ((f"the GPU decodes {', '.join(sorted(exact))} wherever a shard has it",) if exact else ())
+        )
     if not packed & exact:
         return Choice(notes=notes)
     return _faster(plan, settings, packed & exact, found["seconds"], start, shards)
@@ -113,9 +115,11 @@ def _faster(
     if not timings:
         return Choice()
     sizes = layout.crew_sizes(plan.spec, settings, plan.config)
-    decoding = sum(timing.read + timing.decode for timing in timings) / len(timings) / 1e3 * sizes.device / sizes.decode
+    share = sizes.device / sizes.decode / len(timings) / 1e3
+    reading = sum(timing.read for timing in timings) * share
+    decoding = sum(timing.decode for timing in timings) * share
     network = network_trial(plan, settings).seconds
-    on_cpu, on_gpu = 1 / max(decoding, network), 1 / (network + seconds)
+    on_cpu, on_gpu = 1 / max(reading + decoding, network), 1 / max(reading, network + seconds)
     where = "GPU" if on_gpu > WORTH * on_cpu else "CPU"
     rates = f"{on_cpu:.3g} cells/s a card with {sizes.decode} decode workers, {on_gpu:.3g} with the GPU"
     note = f"decoding {', '.join(sorted(packed))} on the {where}: in a trial {rates}"

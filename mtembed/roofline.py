@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mtembed.run import Plan
 
 READ_FOR_S = 3.0
+FIND_FOR_S = 10.0
 MOST_CELLS = 32
 
 
@@ -62,18 +63,25 @@ def measure(plan: Plan, settings: Settings, decoder: Worker, shards: Sequence[in
 
 
 def decode_trial(worker: Worker, paths: Sequence[Path], patience: float) -> list[CellTiming]:
-    """Timings of the first cells that can be decoded; the very first, which loads libraries, is left out."""
+    """Timings of the first cells that can be decoded; the very first, which loads libraries, is left out.
+
+    It ends ``READ_FOR_S`` after the first answer, and at all events when no cell was found for ``FIND_FOR_S``.
+    """
     receive(worker, patience)
     timings: list[CellTiming] = []
-    until = time.monotonic() + READ_FOR_S
+    until, answers = time.monotonic() + FIND_FOR_S, 0
     for shard, path in enumerate(paths):
         worker.send(PlanTask(shard, path))
         for cell in receive(worker, patience).cells:
             worker.send(DecodeTask(SlotRef(0, 0), path, cell))
             timing = receive(worker, patience).timing
             timings += [timing] if timing.status == "ok" else []
-            if len(timings) > 1 and (len(timings) > MOST_CELLS or time.monotonic() > until):
-                return timings[1:]
+            answers += 1
+            until = time.monotonic() + READ_FOR_S if answers == 1 else until
+            if len(timings) > MOST_CELLS or time.monotonic() > until:
+                return timings[1:] or timings
+        if time.monotonic() > until:
+            break
     return timings[1:] or timings
 
 

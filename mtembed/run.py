@@ -185,7 +185,8 @@ class Run:
         rings = [Ring.create(shape) for shape in shapes]
         try:
             work = Work(plan.shards, frozenset(plan.mine), done, settings.limit, config.retry_failed)
-            crews = self._crews(settings, found, rings, self._on_gpu(settings, found, rings, done))
+            crews = self._crews(settings, found, rings)
+            self._choose_decoder(settings, found, rings, crews, [plan.shards[i] for i in plan.mine if i not in done])
             if config.roofline:
                 self._measure_roofline(settings, crews["decode"], [i for i in plan.mine if i not in done])
             self._pipeline = Pipeline(
@@ -207,35 +208,41 @@ class Run:
                 ring.close()
             self._finish_files()
 
-    def _on_gpu(self, settings: Settings, found: Weights, rings: list[Ring], done: dict[int, int]) -> frozenset[str]:
-        """Encodings that are decoded on the GPU."""
+    def _choose_decoder(
+        self, settings: Settings, found: Weights, rings: list[Ring], crews: dict[str, Crew], left: list[Path]
+    ) -> None:
+        """With GPUs: the decode workers leave to them what is faster decoded there."""
         plan = self.plan
         job = layout.device_jobs(plan.spec, plan.source, found, settings, plan.config, plan.peek, False)[0]
         if job.card is None:
-            return frozenset()
+            return
         from mtembed.decoder_choice import choose
 
-        crew = self._crews(settings, found, rings)["decode"]
-        left = [plan.shards[i] for i in plan.mine if i not in done]
-        choice = choose(plan, settings, job, lambda: crew.start("decode-0", 0), left)
+        choice = choose(plan, settings, job, lambda: crews["decode"].start("decode-0", 0), left)
         for note in choice.notes:
             self.on_note(note)
-        return choice.gpu
+        if choice.gpu:
+            crews["decode"] = self._decode_crew(settings, rings, crews["decode"].count, choice.gpu)
 
-    def _crews(
-        self, settings: Settings, found: Weights, rings: list[Ring], on_gpu: frozenset[str] = frozenset()
-    ) -> dict[str, Crew]:
+    def _decode_crew(
+        self, settings: Settings, rings: list[Ring], count: int, on_gpu: frozenset[str] = frozenset()
+    ) -> Crew:
         plan, config = self.plan, self.plan.config
-        bands = plan.spec.bands_for(plan.source)
         shared = tuple((ring.fd, ring.shape) for ring in rings)
-        descriptors = [ring.fd for ring in rings]
         decode = DecodeJob(
-            plan.source, bands, settings.fragment_size, settings.overlap, settings.border_shift,
-            settings.offset == "remove", settings.max_nodata, settings.extras, on_gpu,
+            plan.source, plan.spec.bands_for(plan.source), settings.fragment_size, settings.overlap,
+            settings.border_shift, settings.offset == "remove", settings.max_nodata, settings.extras, on_gpu,
         )  # fmt: skip
         selection = Selection(config.bbox, read_cell_list(Path(config.cells)) if config.cells else None)
         metadata = Path(config.metadata) if config.metadata else None
-        to_decode = Job(shared, {"decode": decode, "metadata": metadata, "selection": selection})
+        job = Job(shared, {"decode": decode, "metadata": metadata, "selection": selection})
+        descriptors = [ring.fd for ring in rings]
+        return Crew(lambda name, lane: workers.start("decode", name, job, descriptors), count, 2)
+
+    def _crews(self, settings: Settings, found: Weights, rings: list[Ring]) -> dict[str, Crew]:
+        plan, config = self.plan, self.plan.config
+        shared = tuple((ring.fd, ring.shape) for ring in rings)
+        descriptors = [ring.fd for ring in rings]
         check = "precision_check" not in self.manifest["notes"]
         to_embed = layout.device_jobs(plan.spec, plan.source, found, settings, config, plan.peek, check)
         to_write = Job(
@@ -254,7 +261,7 @@ class Run:
         counts = layout.crew_sizes(plan.spec, settings, config)
         self.manifest["workers"] = dataclasses.asdict(counts)
         return {
-            "decode": Crew(lambda name, lane: workers.start("decode", name, to_decode, descriptors), counts.decode, 2),
+            "decode": self._decode_crew(settings, rings, counts.decode),
             "device": Crew(start_device, counts.device, layout.credit(to_embed[0])),
             "write": Crew(
                 lambda name, lane: workers.start("write", name, to_write, [*descriptors, lock], WRITER_ENVIRONMENT),

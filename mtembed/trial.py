@@ -129,7 +129,7 @@ def receive(worker: Worker, patience: float) -> Any:
 def _made_up(plan: Plan, settings: Settings, slot: Slot) -> DecodedCell:
     """A cell of the input's size and band layout, full of noise."""
     noise, dtype = np.random.default_rng(SEED), "float32" if plan.source == "S1RTC" else "uint16"
-    rows, cols = plan.peek.side
+    rows, cols = (max(side, settings.fragment_size) for side in plan.peek.side)
     planes = []
     for share in plan.peek.band_shares:
         factor = max(1, round(share**-0.5))

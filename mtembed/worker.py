@@ -101,7 +101,7 @@ def decoder(name: str, job: Job, send: Callable[[Any], None]) -> Service:
 
 
 def device(name: str, job: Job, send: Callable[[Any], None]) -> Service:
-    """Computes vectors; the only kind that imports torch."""
+    """Computes vectors; imports torch."""
     from mtembed.device import Outcome, make_device
 
     rings = Rings(job)

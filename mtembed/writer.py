@@ -205,6 +205,7 @@ class EarlierPart:
             self.cells[row] = StoredCell(row, count, start)
             start += count
         self.timings, self.facts = read_timings(timings) if timings.exists() else ({}, {})
+        self._group: tuple[int, pa.Table] = (-1, None)  # the last one that was read, of which several pieces are cut
 
     @classmethod
     def find(cls, dataset: Dataset, stem: str) -> EarlierPart | None:
@@ -220,9 +221,14 @@ class EarlierPart:
             size = self.file.metadata.row_group(group).num_rows
             if at < start + count and at + size > start:
                 first = at if first is None else first
-                tables.append(self.file.read_row_group(group))
+                tables.append(self._row_group(group))
             at += size
         return pa.concat_tables(tables).slice(start - (first or 0), count)
+
+    def _row_group(self, group: int) -> pa.Table:
+        if self._group[0] != group:
+            self._group = (group, self.file.read_row_group(group))
+        return self._group[1]
 
 
 def as_stored(vectors: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[Any]:

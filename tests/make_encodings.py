@@ -11,14 +11,16 @@ from rasterio.transform import from_origin
 from mtembed.gpu_decode import FILES
 from mtembed.messages import GPU_ENCODINGS
 
-SHAPE = (40, 64)
-STRIP_ROWS = 16  # the last strip is shorter
+SHAPE = (40, 176)
+STRIP_ROWS = 24  # the last strip is shorter
 
 
 def pattern(dtype: str) -> np.ndarray:
-    """A slope with a texture: something for a predictor, for a dictionary, and for neither."""
+    """Noise that fills LZW's table more than once in its strip, then a slope with a texture."""
     row, col = np.indices(SHAPE, np.int64)
-    values = (3 * row * row + 17 * col + (31 * row + 57 * col) % 23 * (col % 5)) % 65536
+    slope = 3 * row * row + 17 * col + (31 * row + 57 * col) % 23 * (col % 5)
+    noise = np.random.default_rng(0).integers(0, 65536, SHAPE)
+    values = np.where(row < STRIP_ROWS, noise, slope) % 65536
     return values.astype(np.float32) / np.float32(8) - np.float32(100) if dtype == "float32" else values.astype(dtype)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,17 @@ import torch
 
 from mtembed import gpu_decode, tiff
 from mtembed.config import RunConfig
+from mtembed.decoder_choice import _faster, _installed
 from mtembed.errors import UsageError
 from mtembed.gpu_decode import FILES, DeviceDecoder, GpuDecoder, probe
 from mtembed.messages import GPU_ENCODINGS, ProbeJob
 from mtembed.settings import resolve_device
+from mtembed.types import CellTiming
 from tests.commands import embeddings, run
 from tests.make_encodings import SHAPE, pattern
 from tests.shards import make_shard
 
-pytest.importorskip("nvidia.nvimgcodec")
+needs_library = pytest.mark.skipif(not _installed(), reason="nvImageCodec is not installed")
 CPU = torch.device("cpu")
 
 
@@ -39,6 +42,7 @@ def golden(data: np.ndarray) -> np.ndarray:
 # The decoder
 
 
+@needs_library
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
 @pytest.mark.parametrize("encoding", GPU_ENCODINGS)
 def test_the_packaged_files_are_what_their_names_say_and_decode_exactly(encoding: str, dtype: str) -> None:
@@ -49,10 +53,11 @@ def test_the_packaged_files_are_what_their_names_say_and_decode_exactly(encoding
     assert GpuDecoder(CPU).exact(encoding, dtype) == ""
 
 
+@needs_library
 def test_a_batch_keeps_its_order_and_loses_only_what_is_broken() -> None:
     blobs = [
         blob("uint16", "lzw"),
-        blob("uint16", "deflate")[:2000],
+        blob("uint16", "deflate")[:6000],
         blob("uint16", "deflate+2"),
         np.zeros(90, np.uint8),
     ]
@@ -62,6 +67,7 @@ def test_a_batch_keeps_its_order_and_loses_only_what_is_broken() -> None:
     assert np.array_equal(first.numpy(), golden(blobs[0])) and np.array_equal(third.numpy(), golden(blobs[2]))
 
 
+@needs_library
 def test_wrong_pixels_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = GpuDecoder(CPU)
     right = decoder.decode
@@ -72,11 +78,12 @@ def test_wrong_pixels_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder, "decode", wrong)
     assert "differ" in decoder.exact("lzw", "float32")
     monkeypatch.setattr(decoder, "decode", lambda blobs: [None])
-    assert "refuses" in decoder.exact("lzw", "uint16")
+    assert "is refused" in decoder.exact("lzw", "uint16")
     monkeypatch.setattr(decoder, "decode", lambda blobs: [right(blobs)[0].to(torch.int32)])  # type: ignore[union-attr]
     assert "differ" in decoder.exact("lzw", "uint16")
 
 
+@needs_library
 def test_what_the_gpu_refuses_is_decoded_on_the_cpu_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     blobs = [blob("uint16", "lzw"), blob("uint16", "deflate")]
     decoder = DeviceDecoder(CPU)
@@ -134,6 +141,7 @@ def decoded(output: Path) -> dict[str, int]:
     return counts
 
 
+@needs_library
 @pytest.mark.parametrize(
     ("source", "tiff", "bands"),
     [("S2L1C", {"compress": "deflate"}, 10), ("S1RTC", {"compress": "deflate", "predictor": 2}, 2)],
@@ -144,13 +152,14 @@ def test_either_decoder_gives_the_same_bytes(tmp_path: Path, source: Any, tiff: 
     for decoder in ("cpu", "gpu"):
         code, _, err = run(command(shards, tmp_path / decoder, "--decoder", decoder))
         assert code == 0, err
-        assert ("on the GPU" in err) == (decoder == "gpu")
+        assert ("the GPU decodes deflate" in err) == (decoder == "gpu")
     assert embeddings(tmp_path / "cpu") == embeddings(tmp_path / "gpu")
     assert not decoded(tmp_path / "cpu")
     counts = decoded(tmp_path / "gpu")
     assert counts["gpu"] >= 8 * bands and counts["cpu"] == 0  # 10 and 20 m; twice where two batches share a cell
 
 
+@needs_library
 @pytest.mark.parametrize(
     "tiff",
     [
@@ -167,6 +176,7 @@ def test_what_is_not_for_the_gpu_goes_to_the_decode_workers(tmp_path: Path, tiff
     assert not decoded(tmp_path / "out")
 
 
+@needs_library
 def test_auto_says_what_it_chose_and_why(tmp_path: Path) -> None:
     code, _, err = run(command(archive(tmp_path / "in", compress="lzw"), tmp_path / "out"))
     assert code == 0, err
@@ -182,6 +192,7 @@ def test_auto_asks_nothing_where_there_is_nothing_to_decode(tmp_path: Path) -> N
     assert "decoding" not in err
 
 
+@needs_library
 def test_a_gpu_that_dies_when_asked_ends_the_run_only_where_it_was_asked_for(tmp_path: Path) -> None:
     fault = {"kind": "probe", "function": "mtembed.gpu_decode:probe", "call": 1, "action": "kill"}
     shards = archive(tmp_path / "in", compress="lzw")
@@ -192,6 +203,7 @@ def test_a_gpu_that_dies_when_asked_ends_the_run_only_where_it_was_asked_for(tmp
     assert "lzw stays on the CPU" in err
 
 
+@needs_library
 def test_a_broken_blob_fails_its_cell_alone_and_names_the_band(tmp_path: Path) -> None:
     def cut(good: bytes) -> bytes:
         return good[:-400] + b"\xff" * 400
@@ -217,3 +229,57 @@ def test_quality_needs_pixels_on_the_cpu(tmp_path: Path) -> None:
 def test_without_a_gpu_it_is_refused() -> None:
     with pytest.raises(UsageError, match="--decoder gpu needs a GPU"):
         resolve_device(RunConfig(("x",), model="rcf", device="cpu", decoder="gpu"), {})
+
+
+@needs_library
+def test_pixels_are_never_turned(tmp_path: Path) -> None:
+    """Tag 274 says how to hold a photograph; GDAL and the CPU's decoder leave it alone."""
+    turned = blob("uint16", "lzw").copy()
+    place = bytes(turned).index((277).to_bytes(2, "little") + b"\x03\x00\x01\x00\x00\x00")
+    turned[place : place + 10] = np.frombuffer(
+        (274).to_bytes(2, "little") + b"\x03\x00\x01\x00\x00\x00\x03\x00", np.uint8
+    )
+    (pixels,) = GpuDecoder(CPU).decode([turned])
+    assert pixels is not None and np.array_equal(pixels.numpy(), pattern("uint16"))
+
+
+@needs_library
+def test_an_encoding_that_spoils_the_first_cell_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = make_shard(tmp_path / "part.parquet", 1, tiff={"compress": "deflate"}).path
+    job = ProbeJob("uint16", shard, 0, ("B02", "B05"))
+    said = probe(job, CPU)
+    assert set(said["exact"]) == set(GPU_ENCODINGS) and said["seconds"] > 0
+    original = GpuDecoder.decode
+
+    def spoilt(self: GpuDecoder, blobs: Any) -> list[Any]:
+        return [pixels.flip(0) if pixels.shape != SHAPE else pixels for pixels in original(self, blobs)]  # type: ignore[union-attr, operator]
+
+    monkeypatch.setattr(GpuDecoder, "decode", spoilt)
+    said = probe(job, CPU)
+    assert set(said["exact"]) == set(GPU_ENCODINGS) - {"deflate"}
+    assert said["problems"] == {"deflate": "part.parquet comes out wrong"} and said["seconds"] == 0
+
+
+@pytest.mark.parametrize(
+    ("read_ms", "decode_ms", "network_s", "gpu_s", "on_gpu"),
+    [
+        (5, 30, 0.010, 0.004, True),  # the decode workers are the limit
+        (5, 30, 0.050, 0.004, False),  # they keep up, and the GPU has enough to do
+        (5, 30, 0.010, 0.040, False),  # the GPU is no faster
+        (40, 5, 0.010, 0.004, True),  # some of it
+        (40, 1, 0.010, 0.004, False),  # reading is the limit, whoever decodes
+    ],
+)
+def test_auto_moves_the_work_only_where_that_is_faster(
+    monkeypatch: pytest.MonkeyPatch, read_ms: float, decode_ms: float, network_s: float, gpu_s: float, on_gpu: bool
+) -> None:
+    timing = CellTiming("part", 0, read=read_ms, decode=decode_ms)
+    sizes = SimpleNamespace(decode=1, device=1)
+    monkeypatch.setattr("mtembed.decoder_choice.decode_trial", lambda *_: [timing] * 3)
+    monkeypatch.setattr("mtembed.decoder_choice.network_trial", lambda *_: SimpleNamespace(seconds=network_s))
+    monkeypatch.setattr("mtembed.decoder_choice.layout.crew_sizes", lambda *_: sizes)
+    plan: Any = SimpleNamespace(spec=None, config=SimpleNamespace(stall_timeout=1.0))
+    worker: Any = SimpleNamespace(close=lambda: None)
+    choice = _faster(plan, None, frozenset({"lzw"}), gpu_s, lambda: worker, [])  # type: ignore[arg-type]
+    assert choice.gpu == (frozenset({"lzw"}) if on_gpu else frozenset())
+    assert f"on the {'GPU' if on_gpu else 'CPU'}:" in choice.notes[0]
