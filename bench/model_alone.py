@@ -24,7 +24,7 @@ def main() -> None:
     spec = models.get(settings["model"])
     found = weights.resolve(spec, None if spec.kind == "rcf" else "random:1")
     sizes = (settings["fragment_size"], settings["precision"], settings["batch"], settings["threads"])
-    job = DeviceJob(spec.name, settings["source"], found, *sizes, False, settings["engine"])
+    job = DeviceJob(spec.name, settings["source"], found, *sizes, settings["engine"])
     network = CpuDevice(job).network
     network.input[...] = 0
     counts = [last - first for first, last in micro_batches(FRAGMENTS[job.size], job.batch)]

@@ -32,7 +32,7 @@ def test_forward(paired: Paired, model: str, engine: str, precision: str) -> Non
     exact_fp32()
     spec, batch = models.get(model), BATCH[model]
     found = weights.resolve(spec, None if model == "rcf" else "random:1")
-    network = CpuDevice(DeviceJob(model, spec.source, found, spec.size, precision, batch, 1, False, engine)).network
+    network = CpuDevice(DeviceJob(model, spec.source, found, spec.size, precision, batch, 1, engine)).network
     network.input[...] = 0
     plain = spec.build(found, spec.source)
     images = torch.rand(batch, len(spec.bands_for(spec.source)), spec.size, spec.size)

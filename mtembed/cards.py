@@ -57,7 +57,7 @@ class Card:
         self.ring = PinnedRing(ring, device)
         network = self.spec.build(job.weights, job.source, job.size)
         self.network = optimise(network, TORCH_DTYPE[job.precision], True).to(device)
-        self.unchecked = job.check and job.precision != "fp32"
+        self.unchecked = False  # whether the next lot's error against fp32 is wanted
         self.lot_bytes = max(1, job.cells) * ring.shape.plane_bytes
         self.notes: dict[str, Any] = {}  # for the manifest, on the next answer
         self.free: deque[Lot] = deque()
@@ -87,6 +87,7 @@ class Card:
     def take(self, task: EmbedTask, slot: Slot) -> list[Outcome]:
         """One more cell; returns those that are finished.  A full lot is launched; a cell may need several."""
         set_ring_wait(task.timing)
+        self.unchecked |= task.check and self.job.precision != "fp32"
         cell = Held.of(task, slot, self.spec.dim)
         try:
             self._check(cell.view)
@@ -272,7 +273,7 @@ class Card:
     # -- precision ----------------------------------------------------------------------------------------------
 
     def _check_precision(self, lot: Lot) -> None:
-        """The first lot's first fragments once more in fp32, while its bands still lie on the device."""
+        """A lot's first fragments once more in fp32, while its bands still lie on the device."""
         if not self.unchecked:
             return
         self.unchecked = False

@@ -127,15 +127,15 @@ def crew_sizes(spec: ModelSpec, settings: Settings, config: RunConfig) -> CrewSi
 
 
 def device_jobs(
-    spec: ModelSpec, source: Source, weights: Weights, settings: Settings, config: RunConfig, peek: Peek, check: bool
+    spec: ModelSpec, source: Source, weights: Weights, settings: Settings, config: RunConfig, peek: Peek
 ) -> list[DeviceJob]:
-    """What the workers of each lane are told; ``check`` asks for the error against fp32, once in the first lane."""
+    """What the workers of each lane are told."""
     gpus = cards(settings, config)
     cells = cells_in_batch(peek, settings) if gpus else 1
     return [
         DeviceJob(
             spec.name, source, weights, settings.fragment_size, settings.precision, settings.batch, settings.threads,
-            check and lane == 0, settings.engine, lane, gpu, cells,
+            settings.engine, lane, gpu, cells,
         )
         for lane, gpu in enumerate(gpus or (None,))
     ]  # fmt: skip
@@ -145,7 +145,3 @@ def device_environment(job: DeviceJob) -> dict[str, str]:
     """Variables of a device worker: its threads, and the one GPU it shall see."""
     threads = {"OMP_NUM_THREADS": str(job.threads), "MKL_NUM_THREADS": str(job.threads)}
     return threads if job.card is None else {**threads, **machine.gpu_environment(job.card)}
-
-
-def unchecked(job: DeviceJob) -> DeviceJob:
-    return dataclasses.replace(job, check=False)

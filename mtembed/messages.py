@@ -17,9 +17,9 @@ Key = tuple[int, int | None]  # (shard, row group); None stands for the shard it
 class DeviceJob:
     """What a device worker needs to know once.
 
-    ``size`` is the fragment's side in pixels, ``batch`` counts fragments per forward, ``threads`` cores per forward;
-    ``check`` asks for the error against fp32 on the first cell.  ``lane`` is the ring it is fed from, ``card`` the GPU
-    (None: the CPU) and ``cells`` how many cells make a batch there.
+    ``size`` is the fragment's side in pixels, ``batch`` counts fragments per forward, ``threads`` cores per forward.
+    ``lane`` is the ring it is fed from, ``card`` the GPU (None: the CPU) and ``cells`` how many cells make a batch
+    there.
     """
 
     model: str
@@ -29,7 +29,6 @@ class DeviceJob:
     precision: str
     batch: int
     threads: int
-    check: bool
     engine: str = "torch"
     lane: int = 0
     card: int | None = None
@@ -80,12 +79,16 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class EmbedTask:
-    """To a device worker: compute the vectors of a decoded cell into its slot."""
+    """To a device worker: compute the vectors of a decoded cell into its slot.
+
+    ``check`` asks for the error of some of them against fp32, which comes with the answer as a note.
+    """
 
     key: Key
     slot: SlotRef
     decoded: DecodedCell
     timing: CellTiming
+    check: bool = False
 
 
 GPU_ENCODINGS = ("lzw", "lzw+2", "deflate", "deflate+2")

@@ -106,6 +106,7 @@ class Pipeline:
         crews: dict[str, Crew],
         slots: Sequence[int],
         *,
+        check: bool = False,
         max_failures: float = 1.0,
         stall_timeout: float = 300.0,
         on_part: Callable[[dict[str, Any]], None] = lambda facts: None,
@@ -114,6 +115,8 @@ class Pipeline:
     ) -> None:
         self.work = work
         self.crews = crews
+        self.check = check  # whether the error against fp32 is still to be asked for
+        self.checked: Key | None = None  # the cell it was asked for with
         self.max_failures = max_failures
         self.stall_timeout = stall_timeout
         self.on_part, self.on_note, self.on_tick = on_part, on_note, on_tick
@@ -246,7 +249,8 @@ class Pipeline:
             if worker is None or state.slot is None or state.decoded is None or state.timing is None:
                 return
             lane.ready.popleft()
-            self._give(worker, EmbedTask(key, state.slot, state.decoded, state.timing))
+            self._give(worker, EmbedTask(key, state.slot, state.decoded, state.timing, self.check))
+            self.check, self.checked = False, key if self.check else self.checked
 
     def _of(self, kind: str) -> list[Worker]:
         return [worker for worker in self.workers.values() if worker.kind == kind]
@@ -368,6 +372,7 @@ class Pipeline:
         if message.notes:
             self.on_note(message.notes)
         if message.timing.status == "failed":
+            self.check |= message.key == self.checked
             self._free(state)
         self._append(message.key, state, message.timing)
 
@@ -492,6 +497,7 @@ class Pipeline:
         state = self.cells[task.key]
         state.deaths += alone
         state.alone = True
+        self.check |= isinstance(task, EmbedTask) and task.check
         if isinstance(task, DecodeTask):
             self._free(state)
         if state.deaths >= DEATHS_ALLOWED:

@@ -193,6 +193,7 @@ class Run:
                 work,
                 crews,
                 [shape.slots for shape in shapes],
+                check="precision_check" not in self.manifest["notes"],
                 max_failures=config.max_failures,
                 stall_timeout=config.stall_timeout,
                 on_part=self._part_done,
@@ -213,7 +214,7 @@ class Run:
     ) -> None:
         """With GPUs: the decode workers leave to them what is faster decoded there."""
         plan = self.plan
-        job = layout.device_jobs(plan.spec, plan.source, found, settings, plan.config, plan.peek, False)[0]
+        job = layout.device_jobs(plan.spec, plan.source, found, settings, plan.config, plan.peek)[0]
         if job.card is None:
             return
         from mtembed.decoder_choice import choose
@@ -243,8 +244,7 @@ class Run:
         plan, config = self.plan, self.plan.config
         shared = tuple((ring.fd, ring.shape) for ring in rings)
         descriptors = [ring.fd for ring in rings]
-        check = "precision_check" not in self.manifest["notes"]
-        to_embed = layout.device_jobs(plan.spec, plan.source, found, settings, config, plan.peek, check)
+        to_embed = layout.device_jobs(plan.spec, plan.source, found, settings, config, plan.peek)
         to_write = Job(
             shared,
             WriteJob(
@@ -254,7 +254,7 @@ class Run:
         )  # fmt: skip
 
         def start_device(name: str, lane: int) -> Worker:
-            job = to_embed[lane] if name == "device-0" else layout.unchecked(to_embed[lane])
+            job = to_embed[lane]
             return workers.start("device", name, Job(shared, job), descriptors, layout.device_environment(job))
 
         lock = plan.dataset.lock_fd

@@ -55,7 +55,7 @@ def network_trial(plan: Plan, settings: Settings, count: int = 1) -> Trial:
 
     Weights are random ones, because no network is slower for their sake and no file is needed.  Raises WorkerError.
     """
-    named = (plan.spec, plan.source, Weights(f"random:{SEED}", "", None, SEED), settings, plan.config, plan.peek, False)
+    named = (plan.spec, plan.source, Weights(f"random:{SEED}", "", None, SEED), settings, plan.config, plan.peek)
     jobs = layout.device_jobs(*named)
     shape = layout.rings(plan.peek, plan.spec, settings, plan.config)[0]
     held = 1 if jobs[0].card is None else min(layout.credit(jobs[0]), shape.slots)

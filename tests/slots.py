@@ -18,7 +18,7 @@ FACTORS = (1, 2, 6)  # resolutions of Sentinel-2's bands
 
 def job(model: str, source: Source, size: int = 32, **changes: object) -> DeviceJob:
     """fp32, four fragments a batch, one thread, weights from a seed."""
-    plain = DeviceJob(model, source, Weights("random:0", "", None, 0), size, "fp32", 4, 1, False, cells=4)
+    plain = DeviceJob(model, source, Weights("random:0", "", None, 0), size, "fp32", 4, 1, cells=4)
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 

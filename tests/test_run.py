@@ -292,3 +292,25 @@ def test_one_permitted_core_means_one_device_worker(archive: Path, finished: Pat
     assert process.returncode == 0, err
     workers = pq.read_table(tmp_path / "out/timings/part_0.parquet")["worker"].to_pylist()
     assert {name.split()[-1] for name in workers} == {"device-0"}
+
+
+def test_the_error_of_16_bit_is_measured_whoever_embeds_the_first_cell(tmp_path: Path) -> None:
+    """Also where the worker that was asked dies with it."""
+    sample = Path(__file__).resolve().parents[1] / "mtembed/sample/Core-S1RTC/images/part_00001.parquet"
+    options = [
+        "--model",
+        "ssl4eo-s1",
+        "--weights",
+        "random:1",
+        "--precision",
+        "bf16",
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    once = {"once": str(tmp_path / "once")}
+    fault = {"kind": "device", "function": "mtembed.device:CpuDevice._cut", "call": 1, "action": "kill", **once}
+    code, _, err = run([*options, str(sample)], [fault])
+    assert code == 0, err
+    assert (tmp_path / "once").exists()
+    check = json.loads((tmp_path / "out/manifest.json").read_text())["notes"]["precision_check"]
+    assert check["precision"] == "bf16" and 0 < check["median_relative_l2"] < 0.05
