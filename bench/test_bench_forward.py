@@ -10,8 +10,10 @@ import torch
 
 from bench.conftest import Paired
 from mtembed import machine, models, weights
-from mtembed.device import CpuDevice, exact_fp32
+from mtembed.device import TORCH_DTYPE, CpuDevice, exact_fp32
 from mtembed.messages import DeviceJob
+from mtembed.models.networks import optimise
+from mtembed.packed import pack
 
 FRAGMENTS = 25
 BATCH = {"ssl4eo-s2": 8, "ssl4eo-s1": 8, "dinov2": 5, "rcf": 8}
@@ -37,3 +39,22 @@ def test_forward(paired: Paired, model: str, engine: str, precision: str) -> Non
     plain = spec.build(found, spec.source)
     images = torch.rand(batch, len(spec.bands_for(spec.source)), spec.size, spec.size)
     paired(lambda: network(batch), lambda: plain(images), "plain network, fp32, NCHW", 4, batch / FRAGMENTS)
+
+
+@pytest.mark.benchmark(group="forward", timer=time.process_time)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("model", ["ssl4eo-s2", "dinov2"])
+def test_packed(paired: Paired, model: str, precision: str) -> None:
+    """What packing gains over the same network, folded and in the same type, in torch's own modules."""
+    if precision == "bf16" and not machine.fast_bf16():
+        pytest.skip("no fast bfloat16 here")
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    exact_fp32()
+    spec, batch, dtype = models.get(model), BATCH[model], TORCH_DTYPE[precision]
+    found = weights.resolve(spec, "random:1")
+    plain, packed = (optimise(spec.build(found), dtype, True) for _ in range(2))
+    images = torch.rand(batch, len(spec.bands_for(spec.source)), spec.size, spec.size).to(dtype)
+    images = images.contiguous(memory_format=torch.channels_last)
+    packed = pack(packed, images[:1])
+    paired(lambda: packed(images), lambda: plain(images), "torch's modules, folded, same type", 4, batch / FRAGMENTS)
