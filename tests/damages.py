@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
-from rewriting import PART, TIMINGS, editing, facts, put, rehash, rewrite
+from tests.rewriting import PART, TIMINGS, editing, facts, put, rehash, rewrite
 
 
 def edit(name: str, values: Mapping[int, Any], hashed: bool = False) -> Callable[[Path], None]:

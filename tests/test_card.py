@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
-from commands import run
-from shards import cut, make_shard, write_metadata
+from tests.commands import run
+from tests.shards import cut, make_shard, write_metadata
 
 from mtembed import card
 

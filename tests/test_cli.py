@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import ROOT, run
-from shards import make_shard, write_metadata
+from tests.commands import ROOT, run
+from tests.shards import make_shard, write_metadata
 
 from mtembed import cli, models
 from mtembed.config import RunConfig

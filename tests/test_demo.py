@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
-from commands import embeddings, leftovers, run
+from tests.commands import embeddings, leftovers, run
 from PIL import Image
 
 from mtembed import demo

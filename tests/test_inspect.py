@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from shards import ShardCell, cut, default_cells, make_shard, write_metadata
+from tests.shards import ShardCell, cut, default_cells, make_shard, write_metadata
 
 import mtembed.cli
 from mtembed import inspection, inspection_view

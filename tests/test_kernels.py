@@ -19,7 +19,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_cases import (
+from tests.kernel_cases import (
     C_TYPES,
     CASES,
     DECIBEL,

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import ROOT
-from shards import make_shard
+from tests.commands import ROOT
+from tests.shards import make_shard
 
 import mtembed
 

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
-from damages import DAMAGES, edit, edit_timings, part_removed
-from rewriting import PART, editing, put, rehash
-from shards import Shard, ShardCell, cut, default_cells, make_shard, write_metadata
+from tests.damages import DAMAGES, edit, edit_timings, part_removed
+from tests.rewriting import PART, editing, put, rehash
+from tests.shards import Shard, ShardCell, cut, default_cells, make_shard, write_metadata
 
 import mtembed.cli
 from mtembed.errors import UsageError

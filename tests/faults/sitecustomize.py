@@ -3,10 +3,14 @@
 ``MTEMBED_TEST_FAULTS`` is a JSON list.  Each fault names the kind of process (``parent``, ``decode``, ``device``,
 ``write``), a function as ``module:attribute``, when (the n-th ``call``, a ``row_group``, or always), what to do, and
 perhaps the one ``card`` whose worker it is for, and a file that makes it happen ``once`` over all starts.
+
+A fault whose module or attribute does not exist ends every process at its start: a test can never wait for a fault
+that a renaming has made impossible.
 """
 
 from __future__ import annotations
 
+import ast
 import ctypes
 import errno
 import importlib.abc
@@ -18,6 +22,9 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def _kind() -> str:
@@ -112,7 +119,28 @@ class _AfterImport(importlib.abc.MetaPathFinder):
         return spec
 
 
+def _require(fault) -> None:
+    """The source of the fault's module must define its attribute; nothing is imported for that."""
+    module, _, path = fault["function"].partition(":")
+    if module == "os":
+        found = hasattr(os, path)
+    else:
+        source = ROOT.joinpath(*module.split("."))
+        source = source / "__init__.py" if source.is_dir() else source.with_suffix(".py")
+        body = ast.parse(source.read_text()).body if source.is_file() else []
+        found = bool(body)
+        for name in path.split("."):
+            body = next((node.body for node in body if getattr(node, "name", None) == name), None)
+            found = found and body is not None
+            body = body or []
+    if not found:
+        sys.stderr.write(f"fault for tests: there is no {fault['function']}\n")
+        sys.stderr.flush()
+        os._exit(70)
+
+
 for _fault in json.loads(os.environ.get("MTEMBED_TEST_FAULTS", "[]")):
+    _require(_fault)
     if _fault["kind"] != _kind() or _fault.get("card") not in (None, os.environ.get("CUDA_VISIBLE_DEVICES")):
         continue
     if _fault["function"].partition(":")[0] == "os":
