@@ -42,7 +42,7 @@ from mtembed.messages import GPU_ENCODINGS, DeviceJob
 from mtembed.report_work import Spans
 from mtembed.settings import automatic_batch, automatic_precision
 from mtembed.types import DEVICE_STAGES, CellTiming
-from tests.slots import fill, job, ring_for, slot_of
+from tests.tools.slots import fill, job, ring_for, slot_of
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -44,7 +44,7 @@ def archive(images: Path, count: int) -> None:
     if images.exists():
         return
     images.mkdir(parents=True)
-    from tests.shards import default_cells, make_shard
+    from tests.tools.shards import default_cells, make_shard
 
     first = make_shard(images / "part_00000.parquet", default_cells(1, SIDE), "S1RTC").path
     content = first.read_bytes()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.conftest import Paired
-from tests.shards import default_cells, make_shard
+from tests.tools.shards import default_cells, make_shard
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = 5000

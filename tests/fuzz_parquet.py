@@ -22,8 +22,8 @@ from mtembed.errors import MtembedError
 from mtembed.ring import Ring, RingShape
 from mtembed.source import MetadataIndex, Selection, plan_shard
 from mtembed.types import CellTiming
-from tests.fuzzing import Target, main
-from tests.shards import make_shard
+from tests.tools.fuzzing import Target, main
+from tests.tools.shards import make_shard
 
 BANDS = ("vv", "vh")
 JOB = DecodeJob("S1RTC", BANDS, 32, 0.1, True, False, 1.0, False)

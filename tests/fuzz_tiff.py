@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mtembed import tiff
 from mtembed.errors import DecodeError
-from tests.fuzzing import Target, main
+from tests.tools.fuzzing import Target, main
 
 Blob = npt.NDArray[np.uint8]
 CORNER = Affine(10, 0, 709809.8352053738, 0, -10, 5702733.330553154)

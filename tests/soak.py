@@ -26,8 +26,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.commands import embeddings, leftovers, run, start, workers_of
-from tests.shards import default_cells, make_shard, write_metadata
+from tests.tools.commands import embeddings, leftovers, run, start, workers_of
+from tests.tools.shards import default_cells, make_shard, write_metadata
 
 SHARDS, CELLS = 4, 40
 LONGEST_S = 8.0

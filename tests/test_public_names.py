@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.commands import ROOT
-from tests.shards import make_shard
+from tests.tools.commands import ROOT
+from tests.tools.shards import make_shard
 
 import mtembed
 

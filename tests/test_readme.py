@@ -20,7 +20,7 @@ README = ROOT / "README.md"
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
-from tests.commands import run  # noqa: E402
+from tests.tools.commands import run  # noqa: E402
 from docstring_parser import parse  # noqa: E402
 
 from mtembed import card, models, rows, weights  # noqa: E402

@@ -1,0 +1,307 @@
+"""The command line: exit codes, one-sentence errors, where options come from, what is printed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.tools.commands import ROOT, run
+from tests.tools.shards import make_shard, write_metadata
+
+from mtembed import cli, models
+from mtembed.config import RunConfig
+from mtembed.dryrun import Estimate, Trial, estimate
+from mtembed.errors import SettingsError, WorkerError
+from mtembed.run import Plan, plan
+from mtembed.settings import Settings
+
+Parsed = Callable[..., RunConfig]
+SMALL = ("--model", "rcf", "--fragment-size", "32")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two shards of two small cells each, with metadata."""
+    folder = tmp_path_factory.mktemp("Core-S2L1C")
+    made = [make_shard(folder / "images" / f"part_0000{i}.parquet", 2, side=48) for i in (1, 2)]
+    write_metadata(folder / "metadata.parquet", made)
+    return folder
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    """``mtembed ARGUMENTS`` in this process, in an empty folder: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def called(*arguments: str | Path) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            cli.main([str(word) for word in arguments])
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return called
+
+
+@pytest.fixture
+def configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Parsed:
+    """The RunConfig that arguments, environment and file amount to."""
+    monkeypatch.chdir(tmp_path)
+
+    def parsed(*arguments: str) -> RunConfig:
+        _, bound, _ = cli.app.parse_args(list(arguments), exit_on_error=False, print_error=False)
+        config: RunConfig = bound.arguments["config"]
+        return config
+
+    return parsed
+
+
+# -- usage ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--model", "rcf", "--no-such-option", "x"), "--no-such-option"),
+        (("--model", "rcf"), "--shards"),
+        (("shard.parquet",), "--model"),
+        (("--model", "rcf", "missing.parquet"), "missing.parquet"),
+        (("--model", "rcf", "no/*.parquet"), "no/*.parquet"),
+        (("--model", "rcf", "--overlap", "1", "x"), "--overlap"),
+        (("--model", "rcf", "--batch", "many", "x"), "--batch"),
+        (("--model", "rcf", "--precision", "fp8", "x"), "fp8"),
+        (("--model", "rcf", "--bbox", "1,2,3", "x"), "--bbox"),
+        (("--model", "rcf", "--bbox", "0,50,10,40", "x"), "--bbox"),
+        (("--model", "rcf", "--shard-index", "2", "--shard-count", "2", "x"), "--shard-index"),
+        (("demo", "--no-such-option"), "--no-such-option"),
+        (("models", "--check", "resnet"), "resnet"),
+    ],
+)
+def test_usage_errors_are_one_sentence_with_the_subject(call: Any, arguments: tuple[str, ...], words: str) -> None:
+    code, out, err = call(*arguments)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1 and err.startswith("mtembed: ")
+    assert words in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("extra", [("--cells", "none.txt"), ("--metadata", "none.parquet"), ("--weights", "none.pth")])
+def test_named_inputs_must_exist(call: Any, archive: Path, extra: tuple[str, str]) -> None:
+    model = "ssl4eo-s2" if extra[0] == "--weights" else "rcf"
+    size = () if extra[0] == "--weights" else ("--fragment-size", "32")
+    code, _, err = call("--model", model, *size, *extra, archive)
+    assert code == 2
+    assert extra[1] in err
+
+
+def test_an_unknown_model_is_answered_with_the_known_ones(call: Any, archive: Path) -> None:
+    code, _, err = call("--model", "resnet", archive)
+    assert code == 2
+    assert "resnet" in err and all(name in err for name in models.names())
+
+
+def test_a_model_without_its_bands_is_refused_with_what_it_needs(call: Any, archive: Path) -> None:
+    code, _, err = call("--model", "ssl4eo-s1", "--weights", "random:0", archive)
+    assert code == 2
+    assert "vv" in err and "S2L1C" in err
+
+
+def test_two_inputs_of_one_stem_are_refused_by_name(call: Any, archive: Path, tmp_path: Path) -> None:
+    other = make_shard(tmp_path / "elsewhere" / "part_00001.parquet", 1, side=48).path
+    code, _, err = call(*SMALL, archive, other)
+    assert code == 2
+    assert str(other) in err and str(archive / "images" / "part_00001.parquet") in err
+
+
+def test_verbose_shows_where_an_error_came_from(call: Any) -> None:
+    code, _, err = call("--model", "rcf", "--verbose", "missing.parquet")
+    assert code == 2
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("mtembed: ")
+
+
+def test_errors_are_json_on_request(call: Any) -> None:
+    code, out, err = call("--model", "rcf", "--json", "missing.parquet")
+    event = json.loads(out)
+    assert (code, event["event"], event["exit_code"]) == (2, "error", 2)
+    assert event["message"] in err
+
+
+# -- where options come from ----------------------------------------------------------------------------------------
+
+
+def test_the_word_run_may_be_left_out(configured: Parsed) -> None:
+    arguments = ("--model", "rcf", "--limit", "3", "a", "b")
+    assert configured(*arguments) == configured("run", *arguments)
+
+
+def test_comma_separated_values(configured: Parsed) -> None:
+    config = configured("--model", "rcf", "--bbox", "-10.5,-20,30,40", "--gpus", "0,2", "x")
+    assert config.bbox == (-10.5, -20.0, 30.0, 40.0)
+    assert config.gpus == (0, 2)
+    assert configured("--model", "rcf", "--bbox=170,-20,-170,0", "--gpus=1", "x").gpus == (1,)
+
+
+def test_flags_and_their_opposites(configured: Parsed) -> None:
+    config = configured("--model", "rcf", "--no-border-shift", "--extras", "x")
+    assert (config.border_shift, config.extras, config.fresh) == (False, True, False)
+
+
+def test_options_from_the_environment(configured: Parsed, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"MODEL": "siglip", "BBOX": "-1,2,3,4", "GPUS": "0,1", "EXTRAS": "1", "LIMIT": "7"}.items():
+        monkeypatch.setenv(f"MTEMBED_{name}", value)
+    config = configured("x")
+    assert (config.model, config.bbox, config.gpus, config.extras, config.limit) == (
+        "siglip", (-1.0, 2.0, 3.0, 4.0), (0, 1), True, 7,
+    )  # fmt: skip
+    assert configured("--model", "rcf", "x").model == "rcf"
+
+
+def test_options_from_the_file(configured: Parsed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = 'model = "dinov2"\nbbox = [-1, 2.5, 3, 4]\nfragment-size = 28\n[demo]\noutput = "elsewhere"\n'
+    (tmp_path / "mtembed.toml").write_text(text)
+    for words in (("x",), ("run", "x")):
+        config = configured(*words)
+        assert (config.model, config.bbox, config.fragment_size) == ("dinov2", (-1.0, 2.5, 3.0, 4.0), 28)
+    monkeypatch.setenv("MTEMBED_MODEL", "siglip")
+    assert configured("x").model == "siglip"
+    assert configured("--model", "rcf", "x").model == "rcf"
+
+
+def test_a_misspelt_key_of_the_file_is_an_error(call: Any, tmp_path: Path) -> None:
+    (tmp_path / "mtembed.toml").write_text('model = "rcf"\nlimt = 1\n')
+    code, _, err = call("x")
+    assert code == 2
+    assert "limt" in err
+
+
+# -- what is printed ------------------------------------------------------------------------------------------------
+
+
+def test_help_imports_no_heavy_library() -> None:
+    script = (
+        "import sys\nfrom mtembed.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit as ended: assert not ended.code\n"
+        "heavy = {'numpy', 'torch', 'pyarrow', 'rasterio', 'numba', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "demo" in done.stdout and "--model" in done.stdout
+
+
+def test_a_run_prints_json_events(archive: Path, tmp_path: Path) -> None:
+    code, out, err = run([*SMALL, "--json", "--output", str(tmp_path / "out"), str(archive)])
+    assert code == 0, err
+    events = [json.loads(line) for line in out.splitlines()]
+    assert events[-1]["event"] == "end"
+    assert (events[-1]["cells"], events[-1]["failed"], events[-1]["exit_code"]) == (4, 0, 0)
+
+
+def test_models_are_listed(call: Any) -> None:
+    code, out, _ = call("models")
+    assert code == 0
+    assert all(name in out for name in models.names())
+    code, out, _ = call("models", "--json")
+    facts = [json.loads(line) for line in out.splitlines()]
+    assert [fact["name"] for fact in facts] == list(models.names())
+    assert all({"bands", "size", "dim", "weights", "licence"} <= fact.keys() for fact in facts)
+
+
+def test_a_model_can_be_checked(call: Any) -> None:
+    code, out, _ = call("models", "--check", "rcf")
+    assert code == 0
+    assert "It behaves." in out
+    code, out, _ = call("models", "--check", "ssl4eo-s1", "--weights", "random:3", "--json")
+    result = json.loads(out)
+    assert (code, result["behaves"], result["random"], result["weights"]) == (0, True, True, "random:3")
+    assert [image["image"] for image in result["images"]] == ["black", "grey", "white"]
+
+
+def test_weights_that_cannot_be_had_stop_with_1(call: Any, tmp_path: Path) -> None:
+    (tmp_path / "broken.pth").write_bytes(b"no tensors")
+    code, _, err = call("models", "--check", "ssl4eo-s2", "--weights", tmp_path / "broken.pth")
+    assert code == 1
+    assert "broken.pth" in err and len(err.splitlines()) == 1
+
+
+def test_a_reader_that_leaves_early_is_no_error_message() -> None:
+    script = f"{sys.executable} -m mtembed.cli models --json | head -c 1"
+    done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("{", "")
+
+
+# -- a dry run ------------------------------------------------------------------------------------------------------
+
+
+def dry(*shards: str | Path, trial: Trial = lambda plan, settings: 1.0, **options: Any) -> Estimate:
+    """The estimate of a dry run; unless named, the trial takes a second a cell."""
+    options = {"model": "rcf", "fragment_size": 32, **options}
+    return estimate(plan(RunConfig(tuple(map(str, shards)), **options)), trial=trial)
+
+
+def test_a_dry_run_counts_times_and_writes_nothing(call: Any, archive: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = call(*SMALL, "--dry-run", "--json", "--output", "out", archive)
+    assert code == 0, err
+    facts = json.loads(out)
+    assert (facts["shards"], facts["cells"], facts["done"], facts["fragments_per_cell"]) == (2, 4, 0, 4)
+    assert facts["fits"] and 0 < facts["output_bytes"] < facts["free_bytes"]
+    assert facts["cells_per_s"] > 0 and facts["seconds"] == pytest.approx(4 / facts["cells_per_s"])
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_dry_run_selects_as_a_run_does(archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "wanted.txt").write_text("433D_629L\n")
+    assert dry(archive, cells=str(tmp_path / "wanted.txt")).cells == 2
+    assert dry(archive, limit=3).cells == 3
+    assert dry(archive, limit=3, shard_count=2, shard_index=1).cells == 1
+    assert dry(archive, bbox=(0.0, 0.0, 1.0, 1.0)).cells == 0
+
+
+def test_a_dry_run_tells_how_far_it_is(archive: Path) -> None:
+    told: list[tuple[int, int]] = []
+    config = RunConfig((str(archive),), model="rcf", fragment_size=32)
+    estimate(plan(config), lambda done, total: told.append((done, total)), lambda plan, settings: 1.0)
+    assert told == [(1, 2), (2, 2)]
+
+
+def test_a_dry_run_names_shards_that_cannot_be_used(archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1 and then nothing")
+    make_shard(tmp_path / "q_narrow.parquet", 1, side=48, bands=("B10", "B04"))
+    found = dry(archive, tmp_path / "torn.parquet", tmp_path / "q_narrow.parquet")
+    assert found.cells == 4
+    assert found.unusable.keys() == {"torn.parquet", "q_narrow.parquet"}
+    assert "B01" in found.unusable["q_narrow.parquet"]
+    assert all(reason in found.text() for reason in found.unusable.values())
+
+
+def test_a_dry_run_without_a_trial_says_so(archive: Path) -> None:
+    def broken(plan: Plan, settings: Settings) -> float:
+        raise WorkerError("the device worker was killed by SIGKILL")
+
+    found = dry(archive, trial=broken)
+    assert found.seconds is None
+    assert "killed by SIGKILL" in found.text()
+
+
+def test_the_estimate_says_whether_the_disk_has_room() -> None:
+    found = Estimate("out", "rcf", "S2L1C", "cpu", "fp32", 2, 1, 25, cells=10, done=4)
+    found.output_bytes, found.working_bytes, found.free_bytes = 600, 500, 1100
+    assert (found.left, found.fits) == (6, True)
+    found.free_bytes = 1099
+    assert not found.fits
+    assert "DOES NOT FIT" in found.text()
+
+
+def test_a_dry_run_knows_what_is_done_and_what_would_be_refused(archive: Path, tmp_path: Path) -> None:
+    output, first = str(tmp_path / "out"), str(archive / "images" / "part_00001.parquet")
+    assert run([*SMALL, "--output", output, first])[0] == 0
+    found = dry(archive, output=output)
+    assert (found.cells, found.done, found.left) == (4, 2, 2)
+    with pytest.raises(SettingsError, match="overlap"):
+        dry(archive, output=output, overlap=0.5)
