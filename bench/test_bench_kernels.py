@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bench.conftest import Paired
-from mtembed.fragments import FragmentGrid
+from mtembed.geo.fragments import FragmentGrid
 from mtembed.kernels.select import backend
 from mtembed.types import Normalisation
 

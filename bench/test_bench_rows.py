@@ -13,7 +13,7 @@ import shapely
 from pyproj import Transformer
 
 from bench.conftest import Paired
-from mtembed.footprint import footprints
+from mtembed.geo.footprint import footprints
 from mtembed.rows import PartWriter, build_table, row_groups, schema
 from mtembed.types import CellRecord, Georeference
 from mtembed.unique_id import print_vectors

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from mtembed import tiff
 from mtembed.errors import CellError, DecodeError, ShardError
-from mtembed.fragments import FragmentGrid
+from mtembed.geo.fragments import FragmentGrid
 from mtembed.quality import Quality, fragment_quality
 from mtembed.ring import Slot
 from mtembed.source import TIME_COLUMNS, UNREADABLE, first_line, open_shard

@@ -15,7 +15,7 @@ from typing import Any
 
 from mtembed import layout, weights
 from mtembed.errors import MtembedError
-from mtembed.fragments import FragmentGrid
+from mtembed.geo.fragments import FragmentGrid
 from mtembed.journal import read_journal
 from mtembed.run import Plan, free_bytes
 from mtembed.settings import Settings, check_same, resolve

@@ -13,7 +13,7 @@ from mtembed import machine, tiff
 from mtembed.config import RunConfig
 from mtembed.decode import cell_blobs
 from mtembed.errors import MtembedError, ShardError, UsageError
-from mtembed.fragments import FragmentGrid
+from mtembed.geo.fragments import FragmentGrid
 from mtembed.messages import DeviceJob
 from mtembed.models import ModelSpec
 from mtembed.ring import ALIGNMENT, RingShape, aligned

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mtembed import __version__
-from mtembed.fragments import FragmentGrid
+from mtembed.geo.fragments import FragmentGrid
 from mtembed.models import ModelSpec
 from mtembed.settings import Settings
 

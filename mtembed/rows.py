@@ -22,7 +22,7 @@ import pyproj
 import shapely
 
 from mtembed.errors import CellError
-from mtembed.footprint import Footprints, footprints
+from mtembed.geo.footprint import Footprints, footprints
 from mtembed.types import CellRecord
 from mtembed.unique_id import unique_ids
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from mtembed import layout, workers
 from mtembed.errors import WorkerError
-from mtembed.fragments import FragmentGrid
+from mtembed.geo.fragments import FragmentGrid
 from mtembed.messages import DeviceJob, Embedded, EmbedTask, SlotRef
 from mtembed.ring import Ring, Slot
 from mtembed.settings import Settings

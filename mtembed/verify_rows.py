@@ -21,7 +21,7 @@ import pyproj
 import shapely
 
 from mtembed.findings import RowFindings
-from mtembed.fragments import FragmentGrid
+from mtembed.geo.fragments import FragmentGrid
 from mtembed.source import parse_grid_cell
 from mtembed.unique_id import unique_ids
 

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from mtembed.dataset import Dataset
 from mtembed.errors import CellError, SettingsError
-from mtembed.footprint import footprints
+from mtembed.geo.footprint import footprints
 from mtembed.journal import Entry, Journal
 from mtembed.messages import PartInfo
 from mtembed.rows import PartWriter, build_table, row_groups, schema

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtembed.errors import CellError
-from mtembed.footprint import footprints
+from mtembed.geo.footprint import footprints
 from mtembed.rows import PartWriter, build_table, geo_metadata, row_groups, schema
 from mtembed.types import CellRecord, Georeference
 

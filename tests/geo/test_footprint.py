@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtembed.errors import CellError
-from mtembed.footprint import Footprints, footprints
+from mtembed.geo.footprint import Footprints, footprints
 from mtembed.types import CellRecord, Georeference
 
 OFFSETS = [(row, col) for row in (0, 211, 844) for col in (0, 422, 633)]

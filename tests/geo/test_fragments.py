@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from mtembed.fragments import FragmentGrid, axis_offsets
+from mtembed.geo.fragments import FragmentGrid, axis_offsets
 
 LENGTHS = st.integers(1, 3000)
 SIZES = st.integers(1, 500)

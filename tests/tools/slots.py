@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from mtembed import models
-from mtembed.fragments import FragmentGrid
+from mtembed.geo.fragments import FragmentGrid
 from mtembed.messages import DeviceJob, EmbedTask, SlotRef
 from mtembed.ring import Ring, RingShape, Slot
 from mtembed.types import CellRecord, CellTiming, DecodedCell, Georeference, Source

@@ -1,0 +1,1 @@
+"""Where fragments and cells lie: in a cell and on Earth."""
