@@ -32,9 +32,10 @@ import torch
 
 from bench import end_to_end
 from bench.encoded import encode
-from mtembed import machine, models, tiff
+from mtembed import machine, models
+from mtembed.archive import tiff
 from mtembed.cards import Card
-from mtembed.decode import cell_blobs
+from mtembed.archive.cell import cell_blobs
 from mtembed.device import TORCH_DTYPE, exact_fp32
 from mtembed.gpu_decode import GpuDecoder
 from mtembed.kernels.select import BACKENDS

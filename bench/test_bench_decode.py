@@ -17,7 +17,7 @@ from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
 from bench.conftest import Paired
-from mtembed import tiff
+from mtembed.archive import tiff
 
 SIDE = 1068
 STEPS = (6, 1, 1, 1, 2, 2, 2, 1, 2, 6, 6, 2, 2)  # ground sampling of B01 ... B12 in units of 10 m

@@ -19,7 +19,7 @@ from mtembed.geo.fragments import FragmentGrid
 from mtembed.journal import read_journal
 from mtembed.run import Plan, free_bytes
 from mtembed.settings import Settings, check_same, resolve
-from mtembed.source import MetadataIndex, Selection, ShardPlan, find_metadata, plan_shard, read_cell_list
+from mtembed.archive.shards import MetadataIndex, Selection, ShardPlan, find_metadata, plan_shard, read_cell_list
 from mtembed.trial import seconds_per_cell
 from mtembed.weights import Weights
 from mtembed.writer import read_facts

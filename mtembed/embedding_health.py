@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from mtembed.dataset import read_json
 from mtembed.errors import OutputError, UsageError
 from mtembed.rows import Dtype, schema
-from mtembed.source import UNREADABLE, first_line
+from mtembed.archive.shards import UNREADABLE, first_line
 from mtembed.writer import PART_KEY
 
 SAMPLE_BYTES = 2 << 30  # of vectors that are read; more than that is sampled

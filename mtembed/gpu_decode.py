@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from mtembed import tiff
+from mtembed.archive import tiff
 from mtembed.errors import MtembedError
 from mtembed.messages import GPU_ENCODINGS, ProbeJob
 
@@ -144,7 +144,7 @@ def probe(job: ProbeJob, device: torch.device) -> dict[str, Any]:
 
 def _sample(job: ProbeJob, exact: set[str]) -> list[tuple[str, Blob]]:
     """The sample cell's blobs, each with its encoding, where that is among ``exact``."""
-    from mtembed.decode import cell_blobs
+    from mtembed.archive.cell import cell_blobs
 
     blobs = cell_blobs(job.path, job.row_group, job.bands)
     return [(info.encoding, blob) for blob in blobs if (info := tiff.parse(blob)).encoding in exact]

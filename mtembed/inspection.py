@@ -13,11 +13,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mtembed import embedding_health, models, tiff
-from mtembed.decode import _baseline, _blob
+from mtembed import embedding_health, models
+from mtembed.archive import tiff
+from mtembed.archive.cell import _baseline, _blob
 from mtembed.errors import CellError, UsageError
-from mtembed.quality import _nodata
-from mtembed.source import S2_BANDS, TIME_COLUMNS, UNREADABLE, find_metadata, first_line, source_of
+from mtembed.archive.quality import _nodata
+from mtembed.archive.shards import S2_BANDS, TIME_COLUMNS, UNREADABLE, find_metadata, first_line, source_of
 from mtembed.types import Source
 
 SAMPLE = 50  # rows of a shard whose GeoTIFFs are looked at

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from mtembed import machine, tiff
+from mtembed import machine
+from mtembed.archive import tiff
 from mtembed.config import RunConfig
-from mtembed.decode import cell_blobs
+from mtembed.archive.cell import cell_blobs
 from mtembed.errors import MtembedError, ShardError, UsageError
 from mtembed.geo.fragments import FragmentGrid
 from mtembed.messages import DeviceJob
 from mtembed.models import ModelSpec
 from mtembed.ring import ALIGNMENT, RingShape, aligned
 from mtembed.settings import Settings, cpu_layout
-from mtembed.source import UNREADABLE, missing_columns, open_shard, source_of
+from mtembed.archive.shards import UNREADABLE, missing_columns, open_shard, source_of
 from mtembed.types import Source
 from mtembed.weights import Weights
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mtembed.source import Fingerprint
+from mtembed.archive.shards import Fingerprint
 from mtembed.types import Cell, CellRecord, CellTiming, DecodedCell, Source
 from mtembed.weights import Weights
 

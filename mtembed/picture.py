@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import shapely
 
-from mtembed import tiff
-from mtembed.decode import ShardReader
+from mtembed.archive import tiff
+from mtembed.archive.cell import ShardReader
 from mtembed.types import FloatArray, Source
 
 if TYPE_CHECKING:

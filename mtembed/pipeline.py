@@ -37,7 +37,7 @@ from mtembed.messages import (
     SlotRef,
 )
 from mtembed.progress import Progress
-from mtembed.source import Fingerprint, ShardPlan
+from mtembed.archive.shards import Fingerprint, ShardPlan
 from mtembed.types import Cell, CellTiming, DecodedCell
 from mtembed.workers import Fatal, Ready, Worker
 

@@ -20,7 +20,7 @@ import pyarrow.dataset as ds
 from mtembed.dataset import WORK, Dataset, read_json
 from mtembed.errors import OutputError, UsageError
 from mtembed.journal import read_journal
-from mtembed.source import UNREADABLE, first_line
+from mtembed.archive.shards import UNREADABLE, first_line
 from mtembed.writer import read_facts, read_timings, timing_table
 
 STAGES = ("read", "decode", "ring_wait", "upload", "preprocess", "forward", "download", "write", "total")

@@ -14,7 +14,7 @@ from typing import Any
 from mtembed import card, errors, layout, models, weights, workers
 from mtembed.config import RunConfig
 from mtembed.dataset import Dataset, now, output_problem, read_json, write_atomically, write_json
-from mtembed.decode import DecodeJob
+from mtembed.archive.cell import DecodeJob
 from mtembed.errors import MtembedError, OutputError, SettingsError, UsageError, WorkerError
 from mtembed.manifest import describe, totals
 from mtembed.models import ModelSpec
@@ -22,7 +22,7 @@ from mtembed.pipeline import Crew, Pipeline, Work
 from mtembed.progress import Progress
 from mtembed.ring import Ring
 from mtembed.settings import Settings, check_same, resolve
-from mtembed.source import Selection, check_metadata, find_metadata, find_shards, fingerprint, read_cell_list
+from mtembed.archive.shards import Selection, check_metadata, find_metadata, find_shards, fingerprint, read_cell_list
 from mtembed.types import RunSummary, Source
 from mtembed.weights import Weights
 from mtembed.worker import Job

@@ -27,7 +27,7 @@ from mtembed.errors import MtembedError, ShardError, UsageError
 from mtembed.findings import Findings, Problem, Verdict
 from mtembed.manifest import totals
 from mtembed.settings import Settings
-from mtembed.source import UNREADABLE, find_shards, fingerprint, first_line, open_shard
+from mtembed.archive.shards import UNREADABLE, find_shards, fingerprint, first_line, open_shard
 from mtembed.verify_part import PartContent, PartOrder, check_part
 from mtembed.verify_rows import Expected
 

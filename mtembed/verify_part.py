@@ -18,7 +18,7 @@ import pyproj
 from mtembed.dataset import Dataset
 from mtembed.findings import FileFindings, Findings, RowFindings
 from mtembed.rows import Dtype, geo_metadata, row_groups, schema
-from mtembed.source import UNREADABLE, first_line
+from mtembed.archive.shards import UNREADABLE, first_line
 from mtembed.verify_rows import Expected, Extent, Group, check_rows
 from mtembed.writer import PART_KEY, SHARD_KEY, timing_table
 

@@ -72,8 +72,8 @@ class Rings:
 
 def decoder(name: str, job: Job, send: Callable[[Any], None]) -> Service:
     """Opens shards and decodes cells; the only imports are pyarrow, numpy and the codecs."""
-    from mtembed.decode import ShardReader, decode_cell
-    from mtembed.source import MetadataIndex, Selection, find_metadata, plan_shard
+    from mtembed.archive.cell import ShardReader, decode_cell
+    from mtembed.archive.shards import MetadataIndex, Selection, find_metadata, plan_shard
 
     rings, reader = Rings(job), ShardReader()
     decode, metadata, selection = job.work["decode"], job.work["metadata"], job.work["selection"]

@@ -22,7 +22,7 @@ from rasterio.transform import Affine
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mtembed import tiff
+from mtembed.archive import tiff
 from mtembed.errors import DecodeError
 from tests.tools.fuzzing import Target, main
 

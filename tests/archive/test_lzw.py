@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtembed.lzw import decode_strips, undo_differences
+from mtembed.archive.lzw import decode_strips, undo_differences
 
 
 @pytest.mark.parametrize("count", [1, 2, 100, 5000, 70_000])

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mtembed.errors import ShardError, UsageError
-from mtembed.source import (
+from mtembed.archive.shards import (
     MetadataIndex,
     Selection,
     find_shards,

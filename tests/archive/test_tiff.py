@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
-from mtembed import tiff
+from mtembed.archive import tiff
 from mtembed.errors import DecodeError
 from tests.fuzz_tiff import CORNER, Blob, attempt, encode, entries, mutate, rewrite, seeds
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from mtembed import gpu_decode, tiff
+from mtembed import gpu_decode
+from mtembed.archive import tiff
 from mtembed.config import RunConfig
 from mtembed.decoder_choice import _faster, _installed
 from mtembed.errors import UsageError

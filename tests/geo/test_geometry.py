@@ -16,7 +16,7 @@ import pytest
 import shapely
 from pyproj import Transformer
 
-from mtembed.decode import DecodeJob, ShardReader, decode_cell
+from mtembed.archive.cell import DecodeJob, ShardReader, decode_cell
 from mtembed.device import CellView
 from mtembed.kernels.select import backend
 from mtembed.ring import Ring, RingShape

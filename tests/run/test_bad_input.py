@@ -103,7 +103,7 @@ def test_a_shard_deleted_while_running_fails_its_rows_only(tmp_path: Path) -> No
     make_shard(tmp_path / "images/part_0.parquet", 2, "S1RTC")
     make_shard(tmp_path / "images/part_1.parquet", 2, "S1RTC")
     gone = tmp_path / "images/part_1.parquet"
-    fault = {"kind": "decode", "function": "mtembed.decode:decode_cell", "call": 1, "action": f"delete:{gone}"}
+    fault = {"kind": "decode", "function": "mtembed.archive.cell:decode_cell", "call": 1, "action": f"delete:{gone}"}
     code, _, err = run(
         [
             "--model",

@@ -62,8 +62,8 @@ POINTS: list[tuple[str, str, dict[str, Any]]] = [
     ("writer, before the part's rename", "write", {"function": "os:replace", "call": 1}),
     ("writer, between the two renames", "write", {"function": "os:replace", "call": 2}),
     ("writer, before the journal is removed", "write", {"function": "os:unlink", "call": 1}),
-    ("decode worker, in its second cell", "decode", {"function": "mtembed.decode:decode_cell", "call": 2}),
-    ("decode worker, opening a shard", "decode", {"function": "mtembed.source:plan_shard", "call": 2}),
+    ("decode worker, in its second cell", "decode", {"function": "mtembed.archive.cell:decode_cell", "call": 2}),
+    ("decode worker, opening a shard", "decode", {"function": "mtembed.archive.shards:plan_shard", "call": 2}),
     ("device worker, in its second cell", "device", {"function": "mtembed.device:CpuDevice.embed", "call": 2}),
 ]
 
@@ -111,7 +111,7 @@ def test_killed_at_random_times(archive: Path, expected: dict[str, bytes], tmp_p
 @pytest.mark.parametrize(
     ("kind", "function", "action", "words"),
     [
-        ("decode", "mtembed.decode:decode_cell", "segfault", "SIGSEGV"),
+        ("decode", "mtembed.archive.cell:decode_cell", "segfault", "SIGSEGV"),
         ("device", "mtembed.device:CpuDevice.embed", "segfault", "SIGSEGV"),
         ("device", "mtembed.device:CpuDevice.embed", "out-of-memory", "MemoryError"),
     ],
@@ -134,7 +134,7 @@ def test_failed_cells_are_tried_again_only_when_asked(
     archive: Path, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    fault = {"kind": "decode", "function": "mtembed.decode:decode_cell", "row_group": 2, "action": "segfault"}
+    fault = {"kind": "decode", "function": "mtembed.archive.cell:decode_cell", "row_group": 2, "action": "segfault"}
     assert run(command(archive, output), [fault])[0] == 3
     code, _, err = run(command(archive, output))
     assert code == 3 and "nothing to do" in err
@@ -146,7 +146,7 @@ def test_a_retry_that_is_killed_in_its_renames_goes_on(
     archive: Path, expected: dict[str, bytes], tmp_path: Path, call: int
 ) -> None:
     output = tmp_path / "out"
-    fault = {"kind": "decode", "function": "mtembed.decode:decode_cell", "row_group": 2, "action": "segfault"}
+    fault = {"kind": "decode", "function": "mtembed.archive.cell:decode_cell", "row_group": 2, "action": "segfault"}
     assert run(command(archive, output), [fault])[0] == 3
     killed = {"kind": "write", "function": "os:replace", "call": call, "action": "kill-group"}
     assert run(command(archive, output, "--retry-failed"), [killed])[0] == -signal.SIGKILL
@@ -155,7 +155,7 @@ def test_a_retry_that_is_killed_in_its_renames_goes_on(
 
 def test_a_hanging_worker_is_replaced(archive: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
     fault = {
-        "kind": "decode", "function": "mtembed.decode:decode_cell", "call": 2, "action": "hang",
+        "kind": "decode", "function": "mtembed.archive.cell:decode_cell", "call": 2, "action": "hang",
         "once": str(tmp_path / "once"),
     }  # fmt: skip
     code, _, err = run(command(archive, tmp_path / "out", "--stall-timeout", "20"), [fault])

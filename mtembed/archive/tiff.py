@@ -5,7 +5,7 @@ allocated by a claimed size.  ``decode_into`` then writes the first band's pixel
 says which way it took:
 
     copy         uncompressed strips or tiles: one memcpy per run of neighbouring strips
-    lzw          LZW without predictor or with predictor 2: ``mtembed.lzw``
+    lzw          LZW without predictor or with predictor 2: ``mtembed.archive.lzw``
     imagecodecs  libdeflate strip by strip (predictor 2, sparse), or all in libtiff (deflate, zstd, predictor 3, others)
     rasterio     what none of these can (several bands, odd bit depths): GDAL, kept to this one blob
 """
@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtembed.errors import DecodeError
-from mtembed.tiff_tags import INTEGERS, Bytes, Directory, georeference, nodata
+from mtembed.archive.tiff_tags import INTEGERS, Bytes, Directory, georeference, nodata
 
 Sizes = npt.NDArray[np.int64]
 
@@ -204,7 +204,7 @@ def _restore(info: TiffInfo, pixels: npt.NDArray[Any]) -> None:
     if not np.dtype(info.dtype).newbyteorder(info.byteorder).isnative:
         pixels.byteswap(inplace=True)
     if info.predictor == 2:
-        from mtembed.lzw import undo_differences
+        from mtembed.archive.lzw import undo_differences
 
         undo_differences(pixels.view(f"u{pixels.itemsize}"))
 
@@ -234,7 +234,7 @@ def _unpack_raw(blob: Bytes, offsets: Sizes, counts: Sizes, sizes: Sizes, out: B
 
 
 def _unpack_lzw(blob: Bytes, offsets: Sizes, counts: Sizes, sizes: Sizes, out: Bytes) -> None:
-    from mtembed.lzw import decode_strips
+    from mtembed.archive.lzw import decode_strips
 
     broken = decode_strips(blob, offsets, counts, sizes, out)
     if broken >= 0:

@@ -15,12 +15,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mtembed import tiff
+from mtembed.archive import tiff
 from mtembed.errors import CellError, DecodeError, ShardError
 from mtembed.geo.fragments import FragmentGrid
-from mtembed.quality import Quality, fragment_quality
+from mtembed.archive.quality import Quality, fragment_quality
 from mtembed.ring import Slot
-from mtembed.source import TIME_COLUMNS, UNREADABLE, first_line, open_shard
+from mtembed.archive.shards import TIME_COLUMNS, UNREADABLE, first_line, open_shard
 from mtembed.types import Cell, CellRecord, CellTiming, DecodedCell, Georeference, MetadataLine, Plane, Source
 
 CORNER_TOLERANCE_M = 1e-6

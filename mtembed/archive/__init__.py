@@ -1,0 +1,1 @@
+"""From an archive to the pixels of a cell: shards, metadata, GeoTIFFs."""
