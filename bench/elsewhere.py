@@ -24,7 +24,7 @@ from mtembed.pipeline import Crew
 from mtembed.ring import Ring
 from mtembed.run import Run, plan
 from mtembed.settings import Settings
-from mtembed.weights import Weights
+from mtembed.models.weights import Weights
 from mtembed.workers import Ready
 
 CELL_MS = "MTEMBED_BENCH_CELL_MS"

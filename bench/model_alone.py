@@ -8,7 +8,8 @@ import time
 
 import torch
 
-from mtembed import models, weights
+from mtembed import models
+from mtembed.models import weights
 from mtembed.device import CpuDevice, exact_fp32, micro_batches
 from mtembed.messages import DeviceJob
 

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import torch
 from rasterio.io import MemoryFile
 
-from mtembed import models, weights
+from mtembed import models
+from mtembed.models import weights
 
 CELLS = 3
 

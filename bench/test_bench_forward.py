@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from bench.conftest import Paired
-from mtembed import machine, models, weights
+from mtembed import machine, models
+from mtembed.models import weights
 from mtembed.device import TORCH_DTYPE, CpuDevice, exact_fp32
 from mtembed.messages import DeviceJob
 from mtembed.models.networks import optimise

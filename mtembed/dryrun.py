@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mtembed import layout, weights
+from mtembed import layout
+from mtembed.models import weights
 from mtembed.errors import MtembedError
 from mtembed.geo.fragments import FragmentGrid
 from mtembed.journal import read_journal
@@ -21,7 +22,7 @@ from mtembed.run import Plan, free_bytes
 from mtembed.settings import Settings, check_same, resolve
 from mtembed.archive.shards import MetadataIndex, Selection, ShardPlan, find_metadata, plan_shard, read_cell_list
 from mtembed.trial import seconds_per_cell
-from mtembed.weights import Weights
+from mtembed.models.weights import Weights
 from mtembed.writer import read_facts
 
 OPENERS = 8  # threads; opening a shard waits for the disk or the network

@@ -21,7 +21,7 @@ from mtembed.ring import ALIGNMENT, RingShape, aligned
 from mtembed.settings import Settings, cpu_layout
 from mtembed.archive.shards import UNREADABLE, missing_columns, open_shard, source_of
 from mtembed.types import Source
-from mtembed.weights import Weights
+from mtembed.models.weights import Weights
 
 CORE_SIDE = 1068  # px of the finest band of Major TOM Core
 LARGEST_SIDE = 1440  # a slot takes at least this: Core's S1RTC also has 1424 px cells

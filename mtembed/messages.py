@@ -8,7 +8,7 @@ from typing import Any
 
 from mtembed.archive.shards import Fingerprint
 from mtembed.types import Cell, CellRecord, CellTiming, DecodedCell, Source
-from mtembed.weights import Weights
+from mtembed.models.weights import Weights
 
 Key = tuple[int, int | None]  # (shard, row group); None stands for the shard itself
 

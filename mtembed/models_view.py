@@ -8,10 +8,11 @@ import shutil
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mtembed import models, weights
+from mtembed import models
+from mtembed.models import weights
 from mtembed.models import ModelSpec
 from mtembed.models.base import ConstantImage, check
-from mtembed.weights import Weights
+from mtembed.models.weights import Weights
 
 WIDE = 160  # columns where the output is not a terminal
 HEADINGS = ("name", "network", "sources", "bands", "px", "D", "weights file", "licence")

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mtembed import card, errors, layout, models, weights, workers
+from mtembed import card, errors, layout, models, workers
+from mtembed.models import weights
 from mtembed.config import RunConfig
 from mtembed.dataset import Dataset, now, output_problem, read_json, write_atomically, write_json
 from mtembed.archive.cell import DecodeJob
@@ -24,7 +25,7 @@ from mtembed.ring import Ring
 from mtembed.settings import Settings, check_same, resolve
 from mtembed.archive.shards import Selection, check_metadata, find_metadata, find_shards, fingerprint, read_cell_list
 from mtembed.types import RunSummary, Source
-from mtembed.weights import Weights
+from mtembed.models.weights import Weights
 from mtembed.worker import Job
 from mtembed.workers import Fatal, Worker
 from mtembed.writer import WriteJob, read_facts, read_timings

@@ -20,7 +20,7 @@ from mtembed.messages import DeviceJob, Embedded, EmbedTask, SlotRef
 from mtembed.ring import Ring, Slot
 from mtembed.settings import Settings
 from mtembed.types import DEVICE_STAGES, CellRecord, CellTiming, DecodedCell, Georeference
-from mtembed.weights import Weights
+from mtembed.models.weights import Weights
 from mtembed.worker import Job
 from mtembed.workers import Fatal, Worker
 

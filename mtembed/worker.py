@@ -174,7 +174,8 @@ def prober(name: str, job: Job, send: Callable[[Any], None]) -> Service:
 
 def fetcher(name: str, job: Job, send: Callable[[Any], None]) -> Service:
     """Finds or downloads a model's published weights, with the library that publishes them."""
-    from mtembed import models, weights
+    from mtembed import models
+    from mtembed.models import weights
 
     send(Ready({"weights": weights.resolve(models.get(job.work), None)}))
     return Service(lambda task: ())

@@ -23,7 +23,8 @@ if __name__ == "__main__":
 from tests.tools.commands import run  # noqa: E402
 from docstring_parser import parse  # noqa: E402
 
-from mtembed import card, models, rows, weights  # noqa: E402
+from mtembed import card, models, rows
+from mtembed.models import weights  # noqa: E402
 from mtembed.config import RunConfig  # noqa: E402
 from mtembed.models.base import check  # noqa: E402
 

@@ -12,7 +12,7 @@ from mtembed.types import Normalisation, Source
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mtembed.weights import Weights
+    from mtembed.models.weights import Weights
 
 SENTINEL2_L1C = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
 SENTINEL2_L2A = tuple(band for band in SENTINEL2_L1C if band != "B10")

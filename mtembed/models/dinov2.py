@@ -10,7 +10,7 @@ from mtembed.types import Normalisation, Source
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mtembed.weights import Weights
+    from mtembed.models.weights import Weights
 
 # ImageNet's mean and std, as in the model's processor configuration.
 _RGB = Normalisation("rgb", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

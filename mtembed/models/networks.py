@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mtembed.types import FloatArray
-from mtembed.weights import read_state, require_fit
+from mtembed.models.weights import read_state, require_fit
 
 if TYPE_CHECKING:
     from mtembed.models.base import ModelSpec
-    from mtembed.weights import Weights
+    from mtembed.models.weights import Weights
 
 State = dict[str, Tensor]
 

@@ -13,7 +13,7 @@ from mtembed.types import FloatArray, Source
 if TYPE_CHECKING:
     from torch import nn
 
-    from mtembed.weights import Weights
+    from mtembed.models.weights import Weights
 
 FILTERS = 256
 SIDE = 3

@@ -10,7 +10,7 @@ from mtembed.types import Normalisation, Source
 if TYPE_CHECKING:
     from torch import nn
 
-    from mtembed.weights import Weights
+    from mtembed.models.weights import Weights
 
 # Mean and std of the model's hub configuration (open_clip built offline would carry those of another model).
 _RGB = Normalisation("rgb", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

@@ -10,7 +10,7 @@ from mtembed.types import Normalisation, Source
 if TYPE_CHECKING:
     from torch import nn
 
-    from mtembed.weights import Weights
+    from mtembed.models.weights import Weights
 
 # dB statistics of vv and vh, as in the reference embedder and in SSL4EO-S12's own data set code.
 DECIBEL = Normalisation("decibel", mean=(-12.54847273, -20.19237134), std=(5.25697717, 5.91150917))

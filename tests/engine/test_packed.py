@@ -13,7 +13,7 @@ from mtembed import models
 from mtembed.models.base import ModelSpec
 from mtembed.models.networks import fill, optimise
 from mtembed.packed import PackedBottleneck, PackedConvolution, PackedLinear, pack
-from mtembed.weights import Weights
+from mtembed.models.weights import Weights
 
 SIZE = 112
 SMALL = {"dinov2": small_dinov2, "siglip": small_siglip}

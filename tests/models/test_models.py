@@ -22,7 +22,7 @@ from mtembed.errors import UsageError
 from mtembed.models.base import ModelSpec, check
 from mtembed.models.networks import fill, optimise
 from mtembed.models.rcf import BIAS, filters
-from mtembed.weights import Weights, resolve
+from mtembed.models.weights import Weights, resolve
 
 # torchgeo, transformers and what they import warn about their own dependencies and about coming changes.
 pytestmark = [
@@ -129,7 +129,7 @@ def test_the_number_of_parameters_is_the_networks(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["ssl4eo-s1", "dinov2"])
 def test_a_seed_gives_what_timm_gives(name: str) -> None:
-    """The recipe in the module docstring of ``mtembed.weights``, on its own."""
+    """The recipe in the module docstring of ``mtembed.models.weights``, on its own."""
     import timm
 
     spec = small_dinov2() if name == "dinov2" else models.get(name)

@@ -20,7 +20,7 @@ from mtembed import models
 from mtembed.errors import UsageError, WeightsError
 from mtembed.models.base import KeyLayout
 from mtembed.models.dinov2 import from_transformers
-from mtembed.weights import Weights, read_state, require_fit, resolve
+from mtembed.models.weights import Weights, read_state, require_fit, resolve
 
 PLAIN = (KeyLayout("plain", dropped=("fc.*", "*mask_token")),)
 OPEN_CLIP = models.get("siglip").layouts
@@ -92,7 +92,7 @@ def run(code: str, **environment: str) -> str:
 ATTEMPTS = """
 from mtembed import models
 from mtembed.errors import WeightsError
-from mtembed.weights import resolve
+from mtembed.models.weights import resolve
 for name in models.names():
     if name != "rcf":
         try:
@@ -125,7 +125,7 @@ CACHED = """
 import sys
 from dataclasses import replace
 from mtembed import models
-from mtembed.weights import resolve
+from mtembed.models.weights import resolve
 spec = models.get({name!r})
 spec = replace(spec, published=replace(spec.published, file={file!r}))
 print(resolve(spec, None).sha256)
@@ -198,7 +198,7 @@ READ_AND_WEIGH = """
 import resource, sys, torch
 from pathlib import Path
 from mtembed import models
-from mtembed.weights import read_state
+from mtembed.models.weights import read_state
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 torch.ones(1).isfinite()

@@ -15,7 +15,7 @@ from parity.small_networks import PARITY, State, error, from_file, image, shaken
 from mtembed import models
 from mtembed.models.networks import LatentPool, optimise, resampled_positions
 from mtembed.models.rcf import BIAS, filters
-from mtembed.weights import resolve
+from mtembed.models.weights import resolve
 
 # torchgeo, transformers and what they import warn about their own dependencies and about coming changes.
 pytestmark = [
