@@ -34,10 +34,10 @@ from bench import end_to_end
 from bench.encoded import encode
 from mtembed import machine, models
 from mtembed.archive import tiff
-from mtembed.cards import Card
+from mtembed.engine.gpu import Card
 from mtembed.archive.cell import cell_blobs
-from mtembed.device import TORCH_DTYPE, exact_fp32
-from mtembed.gpu_decode import GpuDecoder
+from mtembed.engine.device import TORCH_DTYPE, exact_fp32
+from mtembed.engine.gpu_decode import GpuDecoder
 from mtembed.kernels.select import BACKENDS
 from mtembed.messages import GPU_ENCODINGS, DeviceJob
 from mtembed.report_work import Spans

@@ -10,7 +10,7 @@ import torch
 
 from mtembed import models
 from mtembed.models import weights
-from mtembed.device import CpuDevice, exact_fp32, micro_batches
+from mtembed.engine.device import CpuDevice, exact_fp32, micro_batches
 from mtembed.messages import DeviceJob
 
 SECONDS = 8.0

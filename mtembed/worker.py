@@ -102,7 +102,7 @@ def decoder(name: str, job: Job, send: Callable[[Any], None]) -> Service:
 
 def device(name: str, job: Job, send: Callable[[Any], None]) -> Service:
     """Computes vectors; imports torch."""
-    from mtembed.device import Outcome, make_device
+    from mtembed.engine.device import Outcome, make_device
 
     rings = Rings(job)
     engine = make_device(job.work, rings.lanes[job.work.lane])
@@ -166,7 +166,7 @@ def prober(name: str, job: Job, send: Callable[[Any], None]) -> Service:
     import torch
 
     from mtembed import machine
-    from mtembed.gpu_decode import probe
+    from mtembed.engine.gpu_decode import probe
 
     send(Ready(probe(job.work, torch.device("cpu") if machine.cpu_cards() else torch.device("cuda", 0))))
     return Service(lambda task: ())

@@ -8,7 +8,7 @@ import numpy as np
 from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 
-from mtembed.gpu_decode import FILES
+from mtembed.engine.gpu_decode import FILES
 from mtembed.messages import GPU_ENCODINGS
 
 SHAPE = (40, 176)

@@ -17,13 +17,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from mtembed import cards, machine
-from mtembed.cards import LOTS, Card
-from mtembed.device import CpuDevice, relative_l2
+from mtembed import machine
+from mtembed.engine import gpu
+from mtembed.engine.gpu import LOTS, Card
+from mtembed.engine.device import CpuDevice, relative_l2
 from mtembed.lanes import Lanes
 from mtembed.messages import DeviceJob, EmbedTask
 from mtembed.ring import Ring
-from mtembed.streams import HostEvent, Streams
+from mtembed.engine.streams import HostEvent, Streams
 from tests.tools.commands import embeddings, run
 from tests.tools.shards import default_cells, make_shard
 from tests.tools.slots import fill, job, ring_for, slot_of, vectors
@@ -304,7 +305,7 @@ def test_cards_and_the_cpu_agree(archive: Path, expected: dict[str, bytes], tmp_
 
 @pytest.mark.parametrize(
     ("function", "call"),
-    [("mtembed.cards:Card._fit", 1), ("mtembed.cards:Card._launch", 1)],
+    [("mtembed.engine.gpu:Card._fit", 1), ("mtembed.engine.gpu:Card._launch", 1)],
     ids=["at its start", "at its first batch"],
 )
 def test_a_card_that_keeps_failing_is_dropped(
@@ -320,7 +321,7 @@ def test_a_card_that_keeps_failing_is_dropped(
 
 
 def test_the_last_card_ends_the_run(archive: Path, two_cards: None, tmp_path: Path) -> None:
-    fault = {"kind": "device", "function": "mtembed.cards:Card._fit", "call": 1, "action": "cuda-error"}
+    fault = {"kind": "device", "function": "mtembed.engine.gpu:Card._fit", "call": 1, "action": "cuda-error"}
     code, _, err = run(command(archive, tmp_path / "out"), [fault])
     assert code == 1 and "device workers cannot do their work here" in err and "CUDA error" in err
 
@@ -330,7 +331,7 @@ def test_cells_in_flight_survive_the_death_of_their_worker(
 ) -> None:
     """They come back one at a time and give the same bytes; and one card may be named twice."""
     once = tmp_path / "once"
-    fault = {"kind": "device", "function": "mtembed.cards:Card._launch", "call": 2, "action": "kill"}
+    fault = {"kind": "device", "function": "mtembed.engine.gpu:Card._launch", "call": 2, "action": "kill"}
     code, _, err = run(command(archive, tmp_path / "out", "--gpus", "0,0"), [{**fault, "once": str(once)}])
     assert code == 0, err
     assert once.exists()
@@ -339,8 +340,8 @@ def test_cells_in_flight_survive_the_death_of_their_worker(
 
 def test_a_halved_batch_is_told_and_recorded(archive: Path, two_cards: None, tmp_path: Path) -> None:
     faults = [
-        {"kind": "device", "card": "0", "function": "mtembed.cards:Card._run", "call": 1, "action": "device-memory"},
-        {"kind": "device", "card": "1", "function": "mtembed.cards:Card._run", "call": 2, "action": "device-memory"},
+        {"kind": "device", "card": "0", "function": "mtembed.engine.gpu:Card._run", "call": 1, "action": "device-memory"},
+        {"kind": "device", "card": "1", "function": "mtembed.engine.gpu:Card._run", "call": 2, "action": "device-memory"},
     ]
     code, _, err = run(command(archive, tmp_path / "out"), faults)
     assert code == 0, err

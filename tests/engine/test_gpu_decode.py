@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from mtembed import gpu_decode
+from mtembed.engine import gpu_decode
 from mtembed.archive import tiff
 from mtembed.config import RunConfig
 from mtembed.decoder_choice import _faster, _installed
 from mtembed.errors import UsageError
-from mtembed.gpu_decode import FILES, DeviceDecoder, GpuDecoder, probe
+from mtembed.engine.gpu_decode import FILES, DeviceDecoder, GpuDecoder, probe
 from mtembed.messages import GPU_ENCODINGS, ProbeJob
 from mtembed.settings import resolve_device
 from mtembed.types import CellTiming
@@ -187,7 +187,7 @@ def test_auto_says_what_it_chose_and_why(tmp_path: Path) -> None:
 
 
 def test_auto_asks_nothing_where_there_is_nothing_to_decode(tmp_path: Path) -> None:
-    fault = {"kind": "probe", "function": "mtembed.gpu_decode:probe", "call": 1, "action": "kill"}
+    fault = {"kind": "probe", "function": "mtembed.engine.gpu_decode:probe", "call": 1, "action": "kill"}
     code, _, err = run(command(archive(tmp_path / "in"), tmp_path / "out"), [fault])
     assert code == 0, err
     assert "decoding" not in err
@@ -195,7 +195,7 @@ def test_auto_asks_nothing_where_there_is_nothing_to_decode(tmp_path: Path) -> N
 
 @needs_library
 def test_a_gpu_that_dies_when_asked_ends_the_run_only_where_it_was_asked_for(tmp_path: Path) -> None:
-    fault = {"kind": "probe", "function": "mtembed.gpu_decode:probe", "call": 1, "action": "kill"}
+    fault = {"kind": "probe", "function": "mtembed.engine.gpu_decode:probe", "call": 1, "action": "kill"}
     shards = archive(tmp_path / "in", compress="lzw")
     for decoder, expected in (("gpu", 1), ("auto", 0)):
         code, _, err = run(command(shards, tmp_path / decoder, "--decoder", decoder), [fault])

@@ -12,7 +12,7 @@ from parity.small_networks import error, image, shaken, small_dinov2, small_sigl
 from mtembed import models
 from mtembed.models.base import ModelSpec
 from mtembed.models.networks import fill, optimise
-from mtembed.packed import PackedBottleneck, PackedConvolution, PackedLinear, pack
+from mtembed.engine.packed import PackedBottleneck, PackedConvolution, PackedLinear, pack
 from mtembed.models.weights import Weights
 
 SIZE = 112

@@ -17,7 +17,7 @@ import shapely
 from pyproj import Transformer
 
 from mtembed.archive.cell import DecodeJob, ShardReader, decode_cell
-from mtembed.device import CellView
+from mtembed.engine.device import CellView
 from mtembed.kernels.select import backend
 from mtembed.ring import Ring, RingShape
 from mtembed.rows import build_table

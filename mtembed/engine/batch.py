@@ -9,10 +9,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mtembed.device import CellView
+from mtembed.engine.device import CellView
 from mtembed.messages import EmbedTask
 from mtembed.ring import Slot, aligned
-from mtembed.streams import Event, Streams
+from mtembed.engine.streams import Event, Streams
 from mtembed.types import FloatArray, Plane
 
 

@@ -23,7 +23,7 @@ from mtembed.kernels.select import backend
 from mtembed.messages import DeviceJob, EmbedTask
 from mtembed.models import ModelSpec
 from mtembed.models.networks import optimise
-from mtembed.packed import pack
+from mtembed.engine.packed import pack
 from mtembed.ring import Ring, Slot
 from mtembed.types import CellTiming, DecodedCell, FloatArray
 
@@ -69,7 +69,7 @@ def make_device(job: DeviceJob, ring: Ring) -> Device:
     exact_fp32()
     if job.card is None:
         return CpuDevice(job)
-    from mtembed.cards import Card
+    from mtembed.engine.gpu import Card
 
     return Card(job, ring, torch.device("cpu") if machine.cpu_cards() else torch.device("cuda", 0))
 
@@ -111,7 +111,7 @@ class TorchNetwork:
 
 def _network(job: DeviceJob, spec: ModelSpec) -> Network:
     if job.engine == "openvino":
-        from mtembed.openvino_engine import OpenVinoNetwork
+        from mtembed.engine.openvino import OpenVinoNetwork
 
         return OpenVinoNetwork(job, spec)
     return TorchNetwork(job, spec)

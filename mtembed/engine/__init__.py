@@ -1,0 +1,1 @@
+"""Networks on CPUs and GPUs: decoded cells in, vectors out."""
