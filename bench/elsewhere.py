@@ -23,7 +23,7 @@ from mtembed.messages import Embedded, EmbedTask
 from mtembed.pipeline import Crew
 from mtembed.ring import Ring
 from mtembed.run import Run, plan
-from mtembed.settings import Settings
+from mtembed.dataset.settings import Settings
 from mtembed.models.weights import Weights
 from mtembed.workers import Ready
 

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from bench.elsewhere import CELL_MS
 from mtembed import machine
-from mtembed.journal import read_journal
+from mtembed.dataset.journal import read_journal
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "mtembed/sample/Core-S2L1C/images/part_00001.parquet"

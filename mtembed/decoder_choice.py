@@ -16,7 +16,7 @@ from mtembed import layout, workers
 from mtembed.errors import MtembedError, WorkerError
 from mtembed.messages import GPU_ENCODINGS, DeviceJob, ProbeJob
 from mtembed.roofline import decode_trial
-from mtembed.settings import Settings
+from mtembed.dataset.settings import Settings
 from mtembed.trial import network_trial, receive
 from mtembed.worker import Job
 from mtembed.workers import Worker

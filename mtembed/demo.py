@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mtembed.config import RunConfig
-from mtembed.dataset import output_problem
+from mtembed.dataset.folder import output_problem
 from mtembed.errors import OutputError
 from mtembed.run import Plan, plan
 from mtembed.types import Source

@@ -17,13 +17,13 @@ from mtembed import layout
 from mtembed.models import weights
 from mtembed.errors import MtembedError
 from mtembed.geo.fragments import FragmentGrid
-from mtembed.journal import read_journal
+from mtembed.dataset.journal import read_journal
 from mtembed.run import Plan, free_bytes
-from mtembed.settings import Settings, check_same, resolve
+from mtembed.dataset.settings import Settings, check_same, resolve
 from mtembed.archive.shards import MetadataIndex, Selection, ShardPlan, find_metadata, plan_shard, read_cell_list
 from mtembed.trial import seconds_per_cell
 from mtembed.models.weights import Weights
-from mtembed.writer import read_facts
+from mtembed.dataset.part import read_facts
 
 OPENERS = 8  # threads; opening a shard waits for the disk or the network
 CHUNK = 64  # shards opened ahead of what --limit turns out to need

@@ -18,7 +18,7 @@ from mtembed.geo.fragments import FragmentGrid
 from mtembed.messages import DeviceJob
 from mtembed.models import ModelSpec
 from mtembed.ring import ALIGNMENT, RingShape, aligned
-from mtembed.settings import Settings, cpu_layout
+from mtembed.dataset.settings import Settings, cpu_layout
 from mtembed.archive.shards import UNREADABLE, missing_columns, open_shard, source_of
 from mtembed.types import Source
 from mtembed.models.weights import Weights

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtembed import layout, machine
 from mtembed.messages import DecodeTask, PlanTask, SlotRef
-from mtembed.settings import Settings
+from mtembed.dataset.settings import Settings
 from mtembed.trial import network_trial, receive
 from mtembed.types import DECODE_STAGES, DEVICE_STAGES, CellTiming
 from mtembed.workers import Worker

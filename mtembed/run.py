@@ -11,24 +11,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mtembed import card, errors, layout, models, workers
+from mtembed import errors, layout, models, workers
+from mtembed.dataset.folder import readme
 from mtembed.models import weights
 from mtembed.config import RunConfig
-from mtembed.dataset import Dataset, now, output_problem, read_json, write_atomically, write_json
+from mtembed.dataset.folder import Dataset, now, output_problem, read_json, write_atomically, write_json
 from mtembed.archive.cell import DecodeJob
 from mtembed.errors import MtembedError, OutputError, SettingsError, UsageError, WorkerError
-from mtembed.manifest import describe, totals
+from mtembed.dataset.manifest import describe, totals
 from mtembed.models import ModelSpec
 from mtembed.pipeline import Crew, Pipeline, Work
 from mtembed.progress import Progress
 from mtembed.ring import Ring
-from mtembed.settings import Settings, check_same, resolve
+from mtembed.dataset.settings import Settings, check_same, resolve
 from mtembed.archive.shards import Selection, check_metadata, find_metadata, find_shards, fingerprint, read_cell_list
 from mtembed.types import RunSummary, Source
 from mtembed.models.weights import Weights
 from mtembed.worker import Job
 from mtembed.workers import Fatal, Worker
-from mtembed.writer import WriteJob, read_facts, read_timings
+from mtembed.dataset.part import WriteJob, read_facts, read_timings
 
 MANIFEST_EVERY_S = 30.0
 # Arrow's own allocator keeps for long what the writer needed for a moment.
@@ -323,7 +324,7 @@ class Run:
             self.manifest["complete"] = self._pipeline is None or self._pipeline.finished
             self._save()
             write_atomically(self.plan.dataset.failures_path, _failures(self.plan.dataset, self.shards))
-            write_atomically(self.plan.dataset.root / "README.md", card.render(self.manifest))
+            write_atomically(self.plan.dataset.root / "README.md", readme.render(self.manifest))
         except OSError as error:
             if not self.plan.dataset.root.exists():
                 return

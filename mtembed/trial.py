@@ -18,7 +18,7 @@ from mtembed.errors import WorkerError
 from mtembed.geo.fragments import FragmentGrid
 from mtembed.messages import DeviceJob, Embedded, EmbedTask, SlotRef
 from mtembed.ring import Ring, Slot
-from mtembed.settings import Settings
+from mtembed.dataset.settings import Settings
 from mtembed.types import DEVICE_STAGES, CellRecord, CellTiming, DecodedCell, Georeference
 from mtembed.models.weights import Weights
 from mtembed.worker import Job

@@ -23,7 +23,7 @@ import shapely
 from mtembed.findings import RowFindings
 from mtembed.geo.fragments import FragmentGrid
 from mtembed.archive.shards import parse_grid_cell
-from mtembed.unique_id import unique_ids
+from mtembed.dataset.unique_id import unique_ids
 
 Doubles = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

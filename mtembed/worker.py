@@ -124,10 +124,10 @@ def device(name: str, job: Job, send: Callable[[Any], None]) -> Service:
 
 def writer(name: str, job: Job, send: Callable[[Any], None]) -> Service:
     """Writes journals and parts; the only kind that writes into the output folder."""
-    from mtembed.dataset import output_problem
+    from mtembed.dataset.folder import output_problem
     from mtembed.errors import OutputError
-    from mtembed.writer import OpenPart as Part
-    from mtembed.writer import WriteJob
+    from mtembed.dataset.part import OpenPart as Part
+    from mtembed.dataset.part import WriteJob
 
     rings, parts = Rings(job), dict[int, Part]()
     work: WriteJob = job.work

@@ -23,7 +23,9 @@ if __name__ == "__main__":
 from tests.tools.commands import run  # noqa: E402
 from docstring_parser import parse  # noqa: E402
 
-from mtembed import card, models, rows
+from mtembed import models
+from mtembed.dataset.folder import readme
+from mtembed.dataset.folder import rows
 from mtembed.models import weights  # noqa: E402
 from mtembed.config import RunConfig  # noqa: E402
 from mtembed.models.base import check  # noqa: E402
@@ -93,7 +95,7 @@ def models_table() -> str:
 
 
 def columns_table() -> str:
-    lines = [(f"`{name}`".replace(", ", "`, `"), kind, text) for name, kind, text in card.COLUMNS + card.EXTRA_COLUMNS]
+    lines = [(f"`{name}`".replace(", ", "`, `"), kind, text) for name, kind, text in readme.COLUMNS + readme.EXTRA_COLUMNS]
     return table(("column", "type", "meaning"), lines)
 
 
@@ -127,8 +129,8 @@ def test_tables_are_fresh(name: str) -> None:
 
 
 def test_the_table_of_columns_is_the_schema() -> None:
-    named = {name for names, _, _ in card.COLUMNS for name in names.split(", ")}
-    extra = {name for names, _, _ in card.EXTRA_COLUMNS for name in names.split(", ")}
+    named = {name for names, _, _ in readme.COLUMNS for name in names.split(", ")}
+    extra = {name for names, _, _ in readme.EXTRA_COLUMNS for name in names.split(", ")}
     assert named == set(rows.schema(8, "float32", extras=False).names)
     assert named | extra == set(rows.schema(8, "float32", extras=True).names)
 

@@ -16,7 +16,7 @@ import mtembed.cli
 from mtembed import inspection, inspection_view
 from mtembed.errors import UsageError
 from mtembed.inspection import inspect
-from mtembed.rows import PartWriter, build_table, schema
+from mtembed.dataset.rows import PartWriter, build_table, schema
 from mtembed.types import CellRecord, Georeference
 
 

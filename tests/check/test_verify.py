@@ -22,7 +22,7 @@ from tests.tools.shards import Shard, ShardCell, cut, default_cells, make_shard,
 import mtembed.cli
 from mtembed.errors import UsageError
 from mtembed.findings import Findings, RowFindings, Verdict
-from mtembed.rows import build_table
+from mtembed.dataset.rows import build_table
 from mtembed.run import embed
 from mtembed.types import CellRecord, Georeference
 from mtembed.verify import sentence, verify

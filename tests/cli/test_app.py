@@ -18,7 +18,7 @@ from mtembed.config import RunConfig
 from mtembed.dryrun import Estimate, Trial, estimate
 from mtembed.errors import SettingsError, WorkerError
 from mtembed.run import Plan, plan
-from mtembed.settings import Settings
+from mtembed.dataset.settings import Settings
 
 Parsed = Callable[..., RunConfig]
 SMALL = ("--model", "rcf", "--fragment-size", "32")

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mtembed.journal import Journal
+from mtembed.dataset.journal import Journal
 from mtembed.types import CellRecord, CellTiming, Georeference
 
 IDENTITY = {"shard": "part_00001.parquet", "rows": 7}
@@ -92,7 +92,7 @@ def test_another_identity_is_refused_by_name(tmp_path: Path) -> None:
 WRITE_UNTIL_FULL = """
 import numpy as np, sys
 from pathlib import Path
-from mtembed.journal import Journal
+from mtembed.dataset.journal import Journal
 from mtembed.types import CellTiming
 journal = Journal(Path(sys.argv[1]), {})
 try:

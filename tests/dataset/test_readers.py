@@ -18,7 +18,7 @@ import pyproj
 import pytest
 import shapely
 
-from mtembed.rows import PartWriter, build_table
+from mtembed.dataset.rows import PartWriter, build_table
 from mtembed.types import CellRecord, Georeference
 
 DIM, CELLS, FRAGMENTS = 96, 6, 9

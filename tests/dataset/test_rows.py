@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from mtembed.errors import CellError
 from mtembed.geo.footprint import footprints
-from mtembed.rows import PartWriter, build_table, geo_metadata, row_groups, schema
+from mtembed.dataset.rows import PartWriter, build_table, geo_metadata, row_groups, schema
 from mtembed.types import CellRecord, Georeference
 
 COLUMNS = {

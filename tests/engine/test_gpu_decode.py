@@ -19,7 +19,7 @@ from mtembed.decoder_choice import _faster, _installed
 from mtembed.errors import UsageError
 from mtembed.engine.gpu_decode import FILES, DeviceDecoder, GpuDecoder, probe
 from mtembed.messages import GPU_ENCODINGS, ProbeJob
-from mtembed.settings import resolve_device
+from mtembed.dataset.settings import resolve_device
 from mtembed.types import CellTiming
 from tests.tools.commands import embeddings, run
 from tests.make_encodings import SHAPE, pattern

@@ -12,7 +12,7 @@ import pytest
 from mtembed.config import RunConfig
 from mtembed.errors import UsageError
 from mtembed.run import embed
-from mtembed.settings import resolve_device
+from mtembed.dataset.settings import resolve_device
 from tests.tools.commands import run
 
 pytest.importorskip("openvino")

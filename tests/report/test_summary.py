@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import mtembed
 from mtembed import cli
 from mtembed.errors import OutputError, UsageError
-from mtembed.journal import HEAD, Journal, read_journal
+from mtembed.dataset.journal import HEAD, Journal, read_journal
 from mtembed.report import CORE_CELLS, Report, report
 from mtembed.report_data import STAGES, load
 from mtembed.report_limit import find_limit, milliseconds
@@ -27,7 +27,7 @@ from mtembed.report_svg import nice, worked
 from mtembed.report_view import significant, text
 from mtembed.report_work import Spans
 from mtembed.types import CellTiming
-from mtembed.writer import timing_table
+from mtembed.dataset.part import timing_table
 
 BOOT = 1_800_000_000.0  # seconds since 1970 at which the clock of the invented cells was zero
 SETTINGS = {

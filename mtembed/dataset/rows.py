@@ -24,7 +24,7 @@ import shapely
 from mtembed.errors import CellError
 from mtembed.geo.footprint import Footprints, footprints
 from mtembed.types import CellRecord
-from mtembed.unique_id import unique_ids
+from mtembed.dataset.unique_id import unique_ids
 
 Dtype = Literal["float32", "float16"]
 Bounds = tuple[float, float, float, float]

@@ -22,12 +22,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mtembed.dataset import Dataset
+from mtembed.dataset.folder import Dataset
 from mtembed.errors import CellError, SettingsError
 from mtembed.geo.footprint import footprints
-from mtembed.journal import Entry, Journal
+from mtembed.dataset.journal import Entry, Journal
 from mtembed.messages import PartInfo
-from mtembed.rows import PartWriter, build_table, row_groups, schema
+from mtembed.dataset.rows import PartWriter, build_table, row_groups, schema
 from mtembed.types import CellRecord, CellTiming
 
 PART_KEY = b"mtembed"

@@ -1,0 +1,1 @@
+"""The files of an embedding dataset: how they are laid out, written and described."""
