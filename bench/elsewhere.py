@@ -17,15 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from mtembed import models, worker, workers
+from mtembed import models
+from mtembed.run.embed import worker
+from mtembed.run.embed import process
 from mtembed.config import RunConfig
 from mtembed.messages import Embedded, EmbedTask
-from mtembed.pipeline import Crew
+from mtembed.run.pipeline import Crew
 from mtembed.ring import Ring
-from mtembed.run import Run, plan
+from mtembed.run.embed import Run, plan
 from mtembed.dataset.settings import Settings
 from mtembed.models.weights import Weights
-from mtembed.workers import Ready
+from mtembed.run.process import Ready
 
 CELL_MS = "MTEMBED_BENCH_CELL_MS"
 
@@ -57,8 +59,8 @@ class Elsewhere(Run):
         job = worker.Job(tuple((ring.fd, ring.shape) for ring in rings), self.plan.spec.name)
         inherited = [ring.fd for ring in rings]
 
-        def start(name: str, lane: int) -> workers.Worker:
-            return workers.start("device", name, job, inherited, module="bench.elsewhere")
+        def start(name: str, lane: int) -> process.Worker:
+            return process.start("device", name, job, inherited, module="bench.elsewhere")
 
         return {**crews, "device": replace(crews["device"], start=start, count=1)}
 

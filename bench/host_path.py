@@ -122,8 +122,8 @@ def look(pid: int, kind: str, seen: dict[int, tuple[str, float]]) -> None:
         for task in tasks:
             for child in map(int, (task / "children").read_text().split()):
                 words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-                if b"mtembed.worker" in words:
-                    look(child, words[words.index(b"mtembed.worker") + 1].decode(), seen)
+                if b"mtembed.run.worker" in words:
+                    look(child, words[words.index(b"mtembed.run.worker") + 1].decode(), seen)
     except OSError:
         return
 

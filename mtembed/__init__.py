@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mtembed.errors import MtembedError
-    from mtembed.run import embed
+    from mtembed.run.embed import embed
     from mtembed.types import RunSummary
 
 __version__ = "0.1.0"
@@ -24,7 +24,7 @@ if (_CHECKOUT / "setup.cfg").is_file() and (_CHECKOUT / "kernels").is_dir():
 
 __all__ = ["MtembedError", "RunSummary", "__version__", "embed"]
 
-_HOMES = {"MtembedError": "mtembed.errors", "RunSummary": "mtembed.types", "embed": "mtembed.run"}
+_HOMES = {"MtembedError": "mtembed.errors", "RunSummary": "mtembed.types", "embed": "mtembed.run.embed"}
 
 
 def __getattr__(name: str) -> Any:

@@ -21,7 +21,7 @@ from mtembed.machine import require_supported
 
 if TYPE_CHECKING:
     from mtembed.console import Mode
-    from mtembed.run import Plan, Run
+    from mtembed.run.embed import Plan, Run
 
 USAGE = 2
 INTERRUPTED = 130
@@ -55,12 +55,12 @@ def run(
     """Embed every fragment of every cell of Major TOM Core shards."""
     del verbose
     from mtembed import console
-    from mtembed.run import plan
+    from mtembed.run.embed import plan
 
     kind = console.mode(json, quiet)
     planned = plan(config)
     if config.dry_run:
-        from mtembed.dryrun import estimate
+        from mtembed.run.dryrun import estimate
 
         with console.counting("opening shards", kind) as tick:
             found = estimate(planned, tick)
@@ -72,7 +72,7 @@ def run(
 def execute(planned: Plan, kind: Mode) -> int:
     """One run with its view; returns the exit code."""
     from mtembed import console
-    from mtembed.run import Run
+    from mtembed.run.embed import Run
 
     view = console.view(kind)
     try:

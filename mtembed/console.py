@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, Protocol
 
 from mtembed.errors import MtembedError
-from mtembed.progress import ADVICE, Progress
+from mtembed.run.progress import ADVICE, Progress
 from mtembed.types import RunSummary
 
 PLAIN_EVERY_S = 30.0

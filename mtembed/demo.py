@@ -8,7 +8,7 @@ from pathlib import Path
 from mtembed.config import RunConfig
 from mtembed.dataset.folder import output_problem
 from mtembed.errors import OutputError
-from mtembed.run import Plan, plan
+from mtembed.run.embed import Plan, plan
 from mtembed.types import Source
 
 SAMPLE = Path(__file__).resolve().parent / "sample"

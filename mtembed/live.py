@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mtembed.console import Every, duration, progress_facts, sentence
-from mtembed.progress import Progress
+from mtembed.run.progress import Progress
 
 DRAW_EVERY_S = 0.5
 DEVICES_SHOWN = 8  # more device workers share one line

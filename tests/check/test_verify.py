@@ -23,7 +23,7 @@ import mtembed.cli
 from mtembed.errors import UsageError
 from mtembed.findings import Findings, RowFindings, Verdict
 from mtembed.dataset.rows import build_table
-from mtembed.run import embed
+from mtembed.run.embed import embed
 from mtembed.types import CellRecord, Georeference
 from mtembed.verify import sentence, verify
 from mtembed.verify_rows import Expected, Group, check_rows

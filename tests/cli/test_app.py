@@ -15,9 +15,9 @@ from tests.tools.shards import make_shard, write_metadata
 
 from mtembed import cli, models
 from mtembed.config import RunConfig
-from mtembed.dryrun import Estimate, Trial, estimate
+from mtembed.run.dryrun import Estimate, Trial, estimate
 from mtembed.errors import SettingsError, WorkerError
-from mtembed.run import Plan, plan
+from mtembed.run.embed import Plan, plan
 from mtembed.dataset.settings import Settings
 
 Parsed = Callable[..., RunConfig]

@@ -15,9 +15,9 @@ from mtembed import console
 from mtembed.console import Every, JsonView, PlainView, QuietView, duration, progress_facts, progress_line
 from mtembed.errors import UsageError
 from mtembed.live import LiveView, draw
-from mtembed.progress import ADVICE, Progress
+from mtembed.run.progress import ADVICE, Progress
 from mtembed.types import CellTiming, RunSummary
-from mtembed.workers import Worker
+from mtembed.run.process import Worker
 
 
 class Clock:

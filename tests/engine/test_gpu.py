@@ -21,7 +21,7 @@ from mtembed import machine
 from mtembed.engine import gpu
 from mtembed.engine.gpu import LOTS, Card
 from mtembed.engine.device import CpuDevice, relative_l2
-from mtembed.lanes import Lanes
+from mtembed.run.lanes import Lanes
 from mtembed.messages import DeviceJob, EmbedTask
 from mtembed.ring import Ring
 from mtembed.engine.streams import HostEvent, Streams

@@ -15,7 +15,7 @@ import torch
 from mtembed.engine import gpu_decode
 from mtembed.archive import tiff
 from mtembed.config import RunConfig
-from mtembed.decoder_choice import _faster, _installed
+from mtembed.run.decoder_choice import _faster, _installed
 from mtembed.errors import UsageError
 from mtembed.engine.gpu_decode import FILES, DeviceDecoder, GpuDecoder, probe
 from mtembed.messages import GPU_ENCODINGS, ProbeJob
@@ -276,9 +276,9 @@ def test_auto_moves_the_work_only_where_that_is_faster(
 ) -> None:
     timing = CellTiming("part", 0, read=read_ms, decode=decode_ms)
     sizes = SimpleNamespace(decode=1, device=1)
-    monkeypatch.setattr("mtembed.decoder_choice.decode_trial", lambda *_: [timing] * 3)
-    monkeypatch.setattr("mtembed.decoder_choice.network_trial", lambda *_: SimpleNamespace(seconds=network_s))
-    monkeypatch.setattr("mtembed.decoder_choice.layout.crew_sizes", lambda *_: sizes)
+    monkeypatch.setattr("mtembed.run.decoder_choice.decode_trial", lambda *_: [timing] * 3)
+    monkeypatch.setattr("mtembed.run.decoder_choice.network_trial", lambda *_: SimpleNamespace(seconds=network_s))
+    monkeypatch.setattr("mtembed.run.decoder_choice.layout.crew_sizes", lambda *_: sizes)
     plan: Any = SimpleNamespace(spec=None, config=SimpleNamespace(stall_timeout=1.0))
     worker: Any = SimpleNamespace(close=lambda: None)
     choice = _faster(plan, None, frozenset({"lzw"}), gpu_s, lambda: worker, [])  # type: ignore[arg-type]

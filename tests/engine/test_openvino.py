@@ -11,7 +11,7 @@ import pytest
 
 from mtembed.config import RunConfig
 from mtembed.errors import UsageError
-from mtembed.run import embed
+from mtembed.run.embed import embed
 from mtembed.dataset.settings import resolve_device
 from tests.tools.commands import run
 

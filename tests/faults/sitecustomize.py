@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def _kind() -> str:
     words = sys.orig_argv
-    return words[words.index("mtembed.worker") + 1] if "mtembed.worker" in words else "parent"
+    return words[words.index("mtembed.run.worker") + 1] if "mtembed.run.worker" in words else "parent"
 
 
 def _row_group(arguments: tuple) -> int | None:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from mtembed.run import embed
+from mtembed.run.embed import embed
 from tests.tools.commands import run
 from tests.tools.shards import ShardCell, default_cells, geotiff, make_shard
 

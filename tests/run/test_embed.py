@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mtembed.errors import SettingsError, UsageError
-from mtembed.run import embed
+from mtembed.run.embed import embed
 from tests.tools.commands import ROOT, embeddings, run, start
 from tests.tools.shards import default_cells, make_shard, write_metadata
 

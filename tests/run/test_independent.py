@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from mtembed.run import embed
+from mtembed.run.embed import embed
 from tests import independent
 
 SAMPLE = Path(__file__).resolve().parents[2] / "mtembed" / "sample"

@@ -42,8 +42,8 @@ def workers_of(parent: int) -> dict[int, str]:
                 state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
             except OSError:
                 continue
-            if b"mtembed.worker" in words and words[-2] == str(parent).encode() and state != "Z":
-                found[int(folder.name)] = words[words.index(b"mtembed.worker") + 1].decode()
+            if b"mtembed.run.worker" in words and words[-2] == str(parent).encode() and state != "Z":
+                found[int(folder.name)] = words[words.index(b"mtembed.run.worker") + 1].decode()
     return found
 
 

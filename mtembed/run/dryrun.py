@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mtembed import layout
+from mtembed.run.embed import sizes as layout
 from mtembed.models import weights
 from mtembed.errors import MtembedError
 from mtembed.geo.fragments import FragmentGrid
 from mtembed.dataset.journal import read_journal
-from mtembed.run import Plan, free_bytes
+from mtembed.run.embed import Plan, free_bytes
 from mtembed.dataset.settings import Settings, check_same, resolve
 from mtembed.archive.shards import MetadataIndex, Selection, ShardPlan, find_metadata, plan_shard, read_cell_list
-from mtembed.trial import seconds_per_cell
+from mtembed.run.trial import seconds_per_cell
 from mtembed.models.weights import Weights
 from mtembed.dataset.part import read_facts
 

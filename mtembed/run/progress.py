@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mtembed.types import CellTiming
-from mtembed.workers import Worker
+from mtembed.run.process import Worker
 
 WINDOW_S = 30.0
 ADVICE = {

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mtembed import errors, layout, models, workers
+from mtembed import errors, models
+from mtembed.run.embed import sizes
+from mtembed.run.embed import process
 from mtembed.dataset.folder import readme
 from mtembed.models import weights
 from mtembed.config import RunConfig
@@ -20,15 +22,15 @@ from mtembed.archive.cell import DecodeJob
 from mtembed.errors import MtembedError, OutputError, SettingsError, UsageError, WorkerError
 from mtembed.dataset.manifest import describe, totals
 from mtembed.models import ModelSpec
-from mtembed.pipeline import Crew, Pipeline, Work
-from mtembed.progress import Progress
+from mtembed.run.pipeline import Crew, Pipeline, Work
+from mtembed.run.progress import Progress
 from mtembed.ring import Ring
 from mtembed.dataset.settings import Settings, check_same, resolve
 from mtembed.archive.shards import Selection, check_metadata, find_metadata, find_shards, fingerprint, read_cell_list
 from mtembed.types import RunSummary, Source
 from mtembed.models.weights import Weights
-from mtembed.worker import Job
-from mtembed.workers import Fatal, Worker
+from mtembed.run.worker import Job
+from mtembed.run.process import Fatal, Worker
 from mtembed.dataset.part import WriteJob, read_facts, read_timings
 
 MANIFEST_EVERY_S = 30.0
@@ -46,7 +48,7 @@ class Plan:
     spec: ModelSpec
     shards: list[Path]
     mine: list[int]
-    peek: layout.Peek
+    peek: sizes.Peek
     dataset: Dataset
     earlier: dict[str, Any] | None
     warnings: list[str] = field(default_factory=list)
@@ -68,7 +70,7 @@ def plan(config: RunConfig) -> Plan:
     mine = list(range(config.shard_index, len(shards), config.shard_count))
     dataset = Dataset(Path(config.output or f"embeddings-{spec.name}"), config.shard_index, config.shard_count)
     earlier = None if config.fresh else _earlier(dataset)
-    peek = layout.peek(shards, spec)
+    peek = sizes.peek(shards, spec)
     result = Plan(config, spec, shards, mine, peek, dataset, earlier)
     if not spec.recommends(peek.source):
         result.warnings.append(f"{spec.name} was made for {spec.source}; this is {peek.source}")
@@ -135,7 +137,7 @@ class Run:
         if option is not None or spec.published is None:
             return weights.resolve(spec, option)
         self.on_note(f"looking for {spec.published.file}")
-        worker = workers.start("fetch", "fetch-0", Job((), spec.name))
+        worker = process.start("fetch", "fetch-0", Job((), spec.name))
         try:
             message = worker.connection.recv()
         except EOFError:
@@ -183,7 +185,7 @@ class Run:
 
     def _embed(self, settings: Settings, found: Weights, done: dict[int, int]) -> Pipeline:
         plan, config = self.plan, self.plan.config
-        shapes = layout.rings(plan.peek, plan.spec, settings, config)
+        shapes = sizes.rings(plan.peek, plan.spec, settings, config)
         rings = [Ring.create(shape) for shape in shapes]
         try:
             work = Work(plan.shards, frozenset(plan.mine), done, settings.limit, config.retry_failed)
@@ -216,10 +218,10 @@ class Run:
     ) -> None:
         """With GPUs: the decode workers leave to them what is faster decoded there."""
         plan = self.plan
-        job = layout.device_jobs(plan.spec, plan.source, found, settings, plan.config, plan.peek)[0]
+        job = sizes.device_jobs(plan.spec, plan.source, found, settings, plan.config, plan.peek)[0]
         if job.card is None:
             return
-        from mtembed.decoder_choice import choose
+        from mtembed.run.decoder_choice import choose
 
         choice = choose(plan, settings, job, lambda: crews["decode"].start("decode-0", 0), left)
         for note in choice.notes:
@@ -240,13 +242,13 @@ class Run:
         metadata = Path(config.metadata) if config.metadata else None
         job = Job(shared, {"decode": decode, "metadata": metadata, "selection": selection})
         descriptors = [ring.fd for ring in rings]
-        return Crew(lambda name, lane: workers.start("decode", name, job, descriptors), count, 2)
+        return Crew(lambda name, lane: process.start("decode", name, job, descriptors), count, 2)
 
     def _crews(self, settings: Settings, found: Weights, rings: list[Ring]) -> dict[str, Crew]:
         plan, config = self.plan, self.plan.config
         shared = tuple((ring.fd, ring.shape) for ring in rings)
         descriptors = [ring.fd for ring in rings]
-        to_embed = layout.device_jobs(plan.spec, plan.source, found, settings, config, plan.peek)
+        to_embed = sizes.device_jobs(plan.spec, plan.source, found, settings, config, plan.peek)
         to_write = Job(
             shared,
             WriteJob(
@@ -257,23 +259,23 @@ class Run:
 
         def start_device(name: str, lane: int) -> Worker:
             job = to_embed[lane]
-            return workers.start("device", name, Job(shared, job), descriptors, layout.device_environment(job))
+            return process.start("device", name, Job(shared, job), descriptors, sizes.device_environment(job))
 
         lock = plan.dataset.lock_fd
-        counts = layout.crew_sizes(plan.spec, settings, config)
+        counts = sizes.crew_sizes(plan.spec, settings, config)
         self.manifest["workers"] = dataclasses.asdict(counts)
         return {
             "decode": self._decode_crew(settings, rings, counts.decode),
-            "device": Crew(start_device, counts.device, layout.credit(to_embed[0])),
+            "device": Crew(start_device, counts.device, sizes.credit(to_embed[0])),
             "write": Crew(
-                lambda name, lane: workers.start("write", name, to_write, [*descriptors, lock], WRITER_ENVIRONMENT),
+                lambda name, lane: process.start("write", name, to_write, [*descriptors, lock], WRITER_ENVIRONMENT),
                 counts.write,
                 1,
             ),
         }
 
     def _measure_roofline(self, settings: Settings, crew: Crew, shards: list[int]) -> None:
-        from mtembed.roofline import measure
+        from mtembed.run.roofline import measure
 
         self.on_note("measuring what each stage can do alone")
         decoder = crew.start("decode-0", 0)

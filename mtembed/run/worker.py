@@ -31,7 +31,7 @@ from mtembed.messages import (
 )
 from mtembed.ring import Ring, RingShape, Slot
 from mtembed.types import CellTiming
-from mtembed.workers import Fatal, Ready, die_with_parent
+from mtembed.run.process import Fatal, Ready, die_with_parent
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,15 +13,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtembed import layout, machine
+from mtembed import machine
+from mtembed.run.embed import sizes as layout
 from mtembed.messages import DecodeTask, PlanTask, SlotRef
 from mtembed.dataset.settings import Settings
-from mtembed.trial import network_trial, receive
+from mtembed.run.trial import network_trial, receive
 from mtembed.types import DECODE_STAGES, DEVICE_STAGES, CellTiming
-from mtembed.workers import Worker
+from mtembed.run.process import Worker
 
 if TYPE_CHECKING:
-    from mtembed.run import Plan
+    from mtembed.run.embed import Plan
 
 READ_FOR_S = 3.0
 FIND_FOR_S = 10.0

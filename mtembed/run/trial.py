@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mtembed import layout, workers
+from mtembed.run.embed import sizes
+from mtembed.run.embed import process
 from mtembed.errors import WorkerError
 from mtembed.geo.fragments import FragmentGrid
 from mtembed.messages import DeviceJob, Embedded, EmbedTask, SlotRef
@@ -21,11 +22,11 @@ from mtembed.ring import Ring, Slot
 from mtembed.dataset.settings import Settings
 from mtembed.types import DEVICE_STAGES, CellRecord, CellTiming, DecodedCell, Georeference
 from mtembed.models.weights import Weights
-from mtembed.worker import Job
-from mtembed.workers import Fatal, Worker
+from mtembed.run.worker import Job
+from mtembed.run.process import Fatal, Worker
 
 if TYPE_CHECKING:
-    from mtembed.run import Plan
+    from mtembed.run.embed import Plan
 
 SEED = 0
 CPU_CELLS = 2  # timed, after one that warms up; a card gets three times what it may hold
@@ -56,9 +57,9 @@ def network_trial(plan: Plan, settings: Settings, count: int = 1) -> Trial:
     Weights are random ones, because no network is slower for their sake and no file is needed.  Raises WorkerError.
     """
     named = (plan.spec, plan.source, Weights(f"random:{SEED}", "", None, SEED), settings, plan.config, plan.peek)
-    jobs = layout.device_jobs(*named)
-    shape = layout.rings(plan.peek, plan.spec, settings, plan.config)[0]
-    held = 1 if jobs[0].card is None else min(layout.credit(jobs[0]), shape.slots)
+    jobs = sizes.device_jobs(*named)
+    shape = sizes.rings(plan.peek, plan.spec, settings, plan.config)[0]
+    held = 1 if jobs[0].card is None else min(sizes.credit(jobs[0]), shape.slots)
     patience = plan.config.stall_timeout
     together = Barrier(count)
     with ExitStack() as stack, ThreadPoolExecutor(count) as threads:
@@ -74,7 +75,7 @@ def network_trial(plan: Plan, settings: Settings, count: int = 1) -> Trial:
 def _start(job: DeviceJob, index: int, ring: Ring, stack: ExitStack) -> Worker:
     """A device worker on a ring of its own; started by the main thread, whose end would end it too."""
     work = Job(((ring.fd, ring.shape),), dataclasses.replace(job, lane=0))
-    worker = workers.start("device", f"device-{index}", work, [ring.fd], layout.device_environment(job))
+    worker = process.start("device", f"device-{index}", work, [ring.fd], sizes.device_environment(job))
     stack.callback(worker.close)
     return worker
 

@@ -97,7 +97,7 @@ def start(
     job: object,
     inherited: Sequence[int] = (),
     environment: Mapping[str, str] | None = None,
-    module: str = "mtembed.worker",
+    module: str = "mtembed.run.worker",
 ) -> Worker:
     """Start a worker and hand it its job.  ``inherited`` descriptors keep their numbers in the child.
 

@@ -12,17 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtembed import layout, workers
+from mtembed.run.embed import sizes as layout
+from mtembed.run.embed import process
 from mtembed.errors import MtembedError, WorkerError
 from mtembed.messages import GPU_ENCODINGS, DeviceJob, ProbeJob
-from mtembed.roofline import decode_trial
+from mtembed.run.roofline import decode_trial
 from mtembed.dataset.settings import Settings
-from mtembed.trial import network_trial, receive
-from mtembed.worker import Job
-from mtembed.workers import Worker
+from mtembed.run.trial import network_trial, receive
+from mtembed.run.worker import Job
+from mtembed.run.process import Worker
 
 if TYPE_CHECKING:
-    from mtembed.run import Plan
+    from mtembed.run.embed import Plan
 
 WORTH = 1.05  # the GPU decodes where that is so many times as fast
 
@@ -92,7 +93,7 @@ def _ask(plan: Plan, job: DeviceJob) -> dict[str, Any]:
     path, row = plan.peek.place
     dtype = "float32" if plan.source == "S1RTC" else "uint16"
     question = Job((), ProbeJob(dtype, path, row, plan.spec.bands_for(plan.source)))
-    worker = workers.start("probe", "probe-0", question, (), layout.device_environment(job))
+    worker = process.start("probe", "probe-0", question, (), layout.device_environment(job))
     try:
         details: dict[str, Any] = receive(worker, plan.config.stall_timeout).details
     except WorkerError as error:
