@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from mtembed import models
 from mtembed.models.base import ModelSpec
-from mtembed.report import CORE_CELLS
+from mtembed.report.summary import CORE_CELLS
 
 ROOT = Path(__file__).resolve().parents[1]
 

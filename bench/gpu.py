@@ -40,7 +40,7 @@ from mtembed.engine.device import TORCH_DTYPE, exact_fp32
 from mtembed.engine.gpu_decode import GpuDecoder
 from mtembed.kernels.select import BACKENDS
 from mtembed.messages import GPU_ENCODINGS, DeviceJob
-from mtembed.report_work import Spans
+from mtembed.report.busy import Spans
 from mtembed.dataset.settings import automatic_batch, automatic_precision
 from mtembed.types import DEVICE_STAGES, CellTiming
 from tests.tools.slots import fill, job, ring_for, slot_of

@@ -197,7 +197,7 @@ def report(
     """Say what a run cost, where its time went and what limited it; also of a run that is not finished."""
     del verbose
     from mtembed import console, report_view
-    from mtembed.report import report as make
+    from mtembed.report.summary import report as make
 
     result = make(directory, price_per_hour, html)
     console.show(report_view.text(result), [result.as_json()], console.mode(json, False))

@@ -8,10 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from mtembed.console import duration
-from mtembed.report import Report
-from mtembed.report_limit import counted, milliseconds
-from mtembed.report_roofline import Roof
-from mtembed.report_work import WorkerUse
+from mtembed.report.summary import Report
+from mtembed.report.limit import counted, milliseconds
+from mtembed.report.roofline import Roof
+from mtembed.report.busy import WorkerUse
 
 MOST_WORKERS = 12  # lines before the least busy ones are summed up
 WIDTH = 110  # columns where stdout is not a terminal

@@ -20,12 +20,12 @@ import mtembed
 from mtembed import cli
 from mtembed.errors import OutputError, UsageError
 from mtembed.dataset.journal import HEAD, Journal, read_journal
-from mtembed.report import CORE_CELLS, Report, report
-from mtembed.report_data import STAGES, load
-from mtembed.report_limit import find_limit, milliseconds
-from mtembed.report_svg import nice, worked
+from mtembed.report.summary import CORE_CELLS, Report, report
+from mtembed.report.timings import STAGES, load
+from mtembed.report.limit import find_limit, milliseconds
+from mtembed.report.svg import nice, worked
 from mtembed.report_view import significant, text
-from mtembed.report_work import Spans
+from mtembed.report.busy import Spans
 from mtembed.types import CellTiming
 from mtembed.dataset.part import timing_table
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mtembed.report_roofline import roof
+from mtembed.report.roofline import roof
 from mtembed.types import DECODE_STAGES, DEVICE_STAGES
 from tests.tools.commands import embeddings, run
 from tests.tools.shards import make_shard

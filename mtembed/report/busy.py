@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mtembed.report_data import Cells, DatasetTimings, Floats, WorkerName
+from mtembed.report.timings import Cells, DatasetTimings, Floats, WorkerName
 from mtembed.types import DECODE_STAGES, DEVICE_STAGES
 
 PAUSE_S = 30.0

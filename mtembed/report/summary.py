@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from mtembed.errors import OutputError, UsageError
-from mtembed.report_data import STAGES, Cells, DatasetTimings, load
-from mtembed.report_limit import Limit, counted, find_limit
-from mtembed.report_roofline import Roof, roof
-from mtembed.report_work import Crew, Spread, Work, WorkerUse, intervals
+from mtembed.report.timings import STAGES, Cells, DatasetTimings, load
+from mtembed.report.limit import Limit, counted, find_limit
+from mtembed.report.roofline import Roof, roof
+from mtembed.report.busy import Crew, Spread, Work, WorkerUse, intervals
 
 SCHEMA = "mtembed.report/1"
 FEW_CELLS = 50  # below, medians and projections are rough
@@ -94,7 +94,7 @@ def report(root: Path, price_per_hour: float | None = None, html: Path | None = 
     work = Work(timings)
     result = summarise(timings, work, price_per_hour)
     if html is not None:
-        from mtembed.report_html import page
+        from mtembed.report.page import page
 
         try:
             html.write_text(page(result, timings.cells, work), encoding="utf-8")

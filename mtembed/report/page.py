@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from mtembed import report_svg
+from mtembed.report.summary import svg
 from mtembed.console import duration
-from mtembed.report import Report
-from mtembed.report_data import STAGES, Cells
-from mtembed.report_limit import milliseconds
+from mtembed.report.summary import Report
+from mtembed.report.timings import STAGES, Cells
+from mtembed.report.limit import milliseconds
 from mtembed.report_view import projection_sentence, roofline_sentence, significant, worker_name
-from mtembed.report_work import Work
+from mtembed.report.busy import Work
 
 MOST_WORKERS = 64
 LEAST_MS = 0.1  # left end of the logarithmic scale of stages
@@ -121,23 +121,23 @@ def _stages(report: Report, cells: Cells) -> str:
     most = max(spread.p99_ms or 0.0 for spread in report.stages.values())
     rows = [
         (name, milliseconds(one.median_ms), milliseconds(one.p99_ms),
-         report_svg.spread(one.median_ms, one.p99_ms, LEAST_MS, most, name))
+         svg.spread(one.median_ms, one.p99_ms, LEAST_MS, most, name))
         for name, one in report.stages.items()
     ]  # fmt: skip
     marked = list(report.stages).index(report.limiting_stage) if report.limiting_stage else None
-    body = report_svg.split(pieces) + _legend(name for name, ms in pieces if ms > 0)
+    body = svg.split(pieces) + _legend(name for name, ms in pieces if ms > 0)
     heads = ("stage", "#median", "#99 %", "median to 99 %, logarithmic")
     return _section("Where the time of a cell goes", body + "<p></p>" + _table(heads, rows, marked, raw=(3,)))
 
 
 def _timeline(cells: Cells, work: Work) -> str:
-    drawing = report_svg.timeline(cells, work)
+    drawing = svg.timeline(cells, work)
     legend = _legend(("read", "decode", "upload", "preprocess", "forward", "download", "write"))
     return _section("Workers over time, at the end of the run", drawing + legend) if drawing else ""
 
 
 def _throughput(report: Report, cells: Cells, work: Work) -> str:
-    drawing = report_svg.throughput(cells, work)
+    drawing = svg.throughput(cells, work)
     hint = "Cells per second over the time at work; a dashed line is a pause between two starts."
     return _section("Throughput", f"{drawing}<p class='hint'>{hint}</p>") if drawing else ""
 

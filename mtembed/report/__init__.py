@@ -1,0 +1,1 @@
+"""What the timings of a dataset say."""
