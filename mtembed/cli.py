@@ -153,7 +153,7 @@ def verify(
     """Read a finished dataset back and check every file and every row."""
     del verbose
     from mtembed import console
-    from mtembed import verify as checks
+    from mtembed.check import verify as checks
 
     kind = console.mode(json, False)
     with console.counting("checking rows", kind) as tick:
@@ -174,11 +174,12 @@ def inspect(
 ) -> int:
     """Say what is in a shard (encodings, nodata, models that fit) or in embeddings (type, origin, health)."""
     del verbose
-    from mtembed import console, inspection, inspection_view
+    from mtembed import console, inspection_view
+    from mtembed.check import shard
 
     kind = console.mode(json, False)
     for path in files:
-        facts = inspection.inspect(path)
+        facts = shard.inspect(path)
         console.show(inspection_view.text(facts) + "\n" * (len(files) > 1), [facts], kind)
     return 0
 

@@ -13,9 +13,10 @@ import pytest
 from tests.tools.shards import ShardCell, cut, default_cells, make_shard, write_metadata
 
 import mtembed.cli
-from mtembed import inspection, inspection_view
+from mtembed import inspection_view
+from mtembed.check import shard as inspection
 from mtembed.errors import UsageError
-from mtembed.inspection import inspect
+from mtembed.check.shard import inspect
 from mtembed.dataset.rows import PartWriter, build_table, schema
 from mtembed.types import CellRecord, Georeference
 

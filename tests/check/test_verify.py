@@ -21,12 +21,12 @@ from tests.tools.shards import Shard, ShardCell, cut, default_cells, make_shard,
 
 import mtembed.cli
 from mtembed.errors import UsageError
-from mtembed.findings import Findings, RowFindings, Verdict
+from mtembed.check.findings import Findings, RowFindings, Verdict
 from mtembed.dataset.rows import build_table
 from mtembed.run.embed import embed
 from mtembed.types import CellRecord, Georeference
-from mtembed.verify import sentence, verify
-from mtembed.verify_rows import Expected, Group, check_rows
+from mtembed.check.verify import sentence, verify
+from mtembed.check.rows import Expected, Group, check_rows
 
 OPTIONS: dict[str, Any] = {"model": "rcf", "fragment_size": 32, "device": "cpu", "workers": 1}
 

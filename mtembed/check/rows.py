@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyproj
 import shapely
 
-from mtembed.findings import RowFindings
+from mtembed.check.findings import RowFindings
 from mtembed.geo.fragments import FragmentGrid
 from mtembed.archive.shards import parse_grid_cell
 from mtembed.dataset.unique_id import unique_ids

@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import pyproj
 
 from mtembed.dataset.folder import Dataset
-from mtembed.findings import FileFindings, Findings, RowFindings
+from mtembed.check.findings import FileFindings, Findings, RowFindings
 from mtembed.dataset.rows import Dtype, geo_metadata, row_groups, schema
 from mtembed.archive.shards import UNREADABLE, first_line
-from mtembed.verify_rows import Expected, Extent, Group, check_rows
+from mtembed.check.rows import Expected, Extent, Group, check_rows
 from mtembed.dataset.part import PART_KEY, SHARD_KEY, timing_table
 
 FAILURE_FIELDS = ("shard", "row_group", "grid_cell", "product_id", "stage", "error")

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mtembed import embedding_health, models
+from mtembed import models
+from mtembed.check import embeddings
 from mtembed.archive import tiff
 from mtembed.archive.cell import _baseline, _blob
 from mtembed.errors import CellError, UsageError
@@ -32,13 +33,13 @@ def inspect(path: Path) -> dict[str, Any]:
     Raises UsageError for what is missing, unreadable or neither of these.
     """
     if path.is_dir():
-        return embedding_health.of_folder(path)
+        return embeddings.of_folder(path)
     if not path.exists():
         raise UsageError(f"{path} does not exist: name Parquet files or an output folder")
     try:
         with pq.ParquetFile(path, pre_buffer=False) as file:
             if "embedding" in file.schema_arrow.names:
-                return embedding_health.of_file(path)
+                return embeddings.of_file(path)
             source = source_of(file.schema_arrow.names)
             if source is None:
                 names = ", ".join(file.schema_arrow.names[:8])

@@ -1,0 +1,1 @@
+"""Whether a dataset, or a shard, is what it should be."""
