@@ -32,7 +32,7 @@ def plans(output: Path, fresh: bool = False) -> Iterator[Plan]:
 
 def draw(output: Path) -> Path:
     """Draw what is in ``output``; returns the picture's path.  Raises OutputError."""
-    from mtembed.picture import Panel, draw
+    from mtembed.maps.picture import Panel, draw
 
     parts = [output / source / "embeddings" / "part_00001.parquet" for source in SOURCES]
     panels = [

@@ -14,7 +14,7 @@ from tests.tools.commands import embeddings, leftovers, run
 from PIL import Image
 
 from mtembed import demo
-from mtembed.picture import colours_of, read_image
+from mtembed.maps.picture import colours_of, read_image
 
 PACKAGED_BYTES = 10_000_000
 

@@ -1,0 +1,1 @@
+"""Pictures of vectors on a map."""
