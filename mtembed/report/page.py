@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from mtembed.report.summary import svg
-from mtembed.console import duration
+from mtembed.cli.console import duration
 from mtembed.report.summary import Report
 from mtembed.report.timings import STAGES, Cells
 from mtembed.report.limit import milliseconds
-from mtembed.report_view import projection_sentence, roofline_sentence, significant, worker_name
+from mtembed.cli.report import projection_sentence, roofline_sentence, significant, worker_name
 from mtembed.report.busy import Work
 
 MOST_WORKERS = 64

@@ -226,7 +226,7 @@ def _time(result: Estimate, trial: Callable[[], float]) -> None:
 
 
 def _lines(found: Estimate) -> Iterator[str]:
-    from mtembed.console import duration
+    from mtembed.cli.console import duration
 
     with_what = f"{found.precision} on {found.processes} x {found.device}"
     yield f"{found.model} on {found.source}, {with_what}, into {found.output}"

@@ -13,7 +13,7 @@ import pytest
 from tests.tools.shards import ShardCell, cut, default_cells, make_shard, write_metadata
 
 import mtembed.cli
-from mtembed import inspection_view
+from mtembed.cli.app import inspect as inspection_view
 from mtembed.check import shard as inspection
 from mtembed.errors import UsageError
 from mtembed.check.shard import inspect

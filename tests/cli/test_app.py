@@ -13,7 +13,8 @@ import pytest
 from tests.tools.commands import ROOT, run
 from tests.tools.shards import make_shard, write_metadata
 
-from mtembed import cli, models
+from mtembed import models
+from mtembed.cli.app import app
 from mtembed.config import RunConfig
 from mtembed.run.dryrun import Estimate, Trial, estimate
 from mtembed.errors import SettingsError, WorkerError
@@ -40,7 +41,7 @@ def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Capture
 
     def called(*arguments: str | Path) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as ended:
-            cli.main([str(word) for word in arguments])
+            app.main([str(word) for word in arguments])
         out, err = capsys.readouterr()
         return int(ended.value.code or 0), out, err
 
@@ -53,7 +54,7 @@ def configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Parsed:
     monkeypatch.chdir(tmp_path)
 
     def parsed(*arguments: str) -> RunConfig:
-        _, bound, _ = cli.app.parse_args(list(arguments), exit_on_error=False, print_error=False)
+        _, bound, _ = app.app.parse_args(list(arguments), exit_on_error=False, print_error=False)
         config: RunConfig = bound.arguments["config"]
         return config
 
@@ -184,7 +185,7 @@ def test_a_misspelt_key_of_the_file_is_an_error(call: Any, tmp_path: Path) -> No
 
 def test_help_imports_no_heavy_library() -> None:
     script = (
-        "import sys\nfrom mtembed.cli import main\n"
+        "import sys\nfrom mtembed.cli.app import main\n"
         "try: main(['--help'])\nexcept SystemExit as ended: assert not ended.code\n"
         "heavy = {'numpy', 'torch', 'pyarrow', 'rasterio', 'numba', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy"

@@ -13,7 +13,7 @@ import pytest
 from tests.tools.commands import embeddings, leftovers, run
 from PIL import Image
 
-from mtembed import demo
+from mtembed.cli.app import demo
 from mtembed.maps.picture import colours_of, read_image
 
 PACKAGED_BYTES = 10_000_000

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mtembed import console
-from mtembed.console import Every, JsonView, PlainView, QuietView, duration, progress_facts, progress_line
+from mtembed.cli.app import console
+from mtembed.cli.console import Every, JsonView, PlainView, QuietView, duration, progress_facts, progress_line
 from mtembed.errors import UsageError
-from mtembed.live import LiveView, draw
+from mtembed.cli.live import LiveView, draw
 from mtembed.run.progress import ADVICE, Progress
 from mtembed.types import CellTiming, RunSummary
 from mtembed.run.process import Worker

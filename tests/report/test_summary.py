@@ -17,14 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mtembed
-from mtembed import cli
+from mtembed.cli.app import app
 from mtembed.errors import OutputError, UsageError
 from mtembed.dataset.journal import HEAD, Journal, read_journal
 from mtembed.report.summary import CORE_CELLS, Report, report
 from mtembed.report.timings import STAGES, load
 from mtembed.report.limit import find_limit, milliseconds
 from mtembed.report.svg import nice, worked
-from mtembed.report_view import significant, text
+from mtembed.cli.report import significant, text
 from mtembed.report.busy import Spans
 from mtembed.types import CellTiming
 from mtembed.dataset.part import timing_table
@@ -320,7 +320,7 @@ def test_what_is_no_dataset_is_refused_in_one_sentence(tmp_path: Path, capsys: p
         with pytest.raises(UsageError):
             report(folder)
         with pytest.raises(SystemExit) as stop:
-            cli.main(["report", str(folder)])
+            app.main(["report", str(folder)])
         assert stop.value.code == 2
         said = capsys.readouterr()
         assert said.out == "" and said.err.count("\n") == 1 and str(folder) in said.err
@@ -339,7 +339,7 @@ def test_a_damaged_timing_file_is_one_sentence(tmp_path: Path) -> None:
 def test_json_is_one_object_with_the_agreed_keys_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset(tmp_path, {"part_00001": steady(60, forward=20.0)})
     with pytest.raises(SystemExit) as stop:
-        cli.main(["report", str(tmp_path), "--json", "--price-per-hour", "2"])
+        app.main(["report", str(tmp_path), "--json", "--price-per-hour", "2"])
     assert stop.value.code == 0
     found = json.loads(capsys.readouterr().out)
     assert list(found)[: len(FIRST_KEYS)] == FIRST_KEYS
@@ -352,7 +352,7 @@ def test_json_is_one_object_with_the_agreed_keys_first(tmp_path: Path, capsys: p
 @pytest.mark.parametrize("price", ["-1", "nan"])
 def test_a_price_that_is_none_is_refused(tmp_path: Path, price: str) -> None:
     with pytest.raises(SystemExit) as stop:
-        cli.main(["report", str(dataset(tmp_path, {})), f"--price-per-hour={price}"])
+        app.main(["report", str(dataset(tmp_path, {})), f"--price-per-hour={price}"])
     assert stop.value.code == 2
 
 

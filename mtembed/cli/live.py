@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from mtembed.console import Every, duration, progress_facts, sentence
+from mtembed.cli.console import Every, duration, progress_facts, sentence
 from mtembed.run.progress import Progress
 
 DRAW_EVERY_S = 0.5

@@ -20,7 +20,7 @@ from mtembed.errors import MtembedError
 from mtembed.machine import require_supported
 
 if TYPE_CHECKING:
-    from mtembed.console import Mode
+    from mtembed.cli.console import Mode
     from mtembed.run.embed import Plan, Run
 
 USAGE = 2
@@ -54,7 +54,7 @@ def run(
 ) -> int:
     """Embed every fragment of every cell of Major TOM Core shards."""
     del verbose
-    from mtembed import console
+    from mtembed.cli.app import console
     from mtembed.run.embed import plan
 
     kind = console.mode(json, quiet)
@@ -71,7 +71,7 @@ def run(
 
 def execute(planned: Plan, kind: Mode) -> int:
     """One run with its view; returns the exit code."""
-    from mtembed import console
+    from mtembed.cli.app import console
     from mtembed.run.embed import Run
 
     view = console.view(kind)
@@ -104,8 +104,8 @@ def demo(
     Needs no network, no weights and no GPU.
     """
     del verbose
-    from mtembed import console
-    from mtembed.demo import draw, next_steps, plans
+    from mtembed.cli.app import console
+    from mtembed.cli.demo import draw, next_steps, plans
 
     kind, worst = console.mode(json, quiet), 0
     for planned in plans(output, fresh):
@@ -128,14 +128,15 @@ def models(
 ) -> int:
     """List the models, or check one."""
     del verbose
-    from mtembed import console, models_view
+    from mtembed.cli.app import console
+    from mtembed.cli.app import models
 
     kind = console.mode(json, False)
     if check is None:
-        console.show(models_view.table(), models_view.facts(), kind)
+        console.show(models.table(), models.facts(), kind)
         return 0
-    result = models_view.check_model(check, weights)
-    console.show(models_view.check_text(result), [result], kind)
+    result = models.check_model(check, weights)
+    console.show(models.check_text(result), [result], kind)
     return 0 if result["behaves"] else 1
 
 
@@ -152,7 +153,7 @@ def verify(
 ) -> int:
     """Read a finished dataset back and check every file and every row."""
     del verbose
-    from mtembed import console
+    from mtembed.cli.app import console
     from mtembed.check import verify as checks
 
     kind = console.mode(json, False)
@@ -174,13 +175,14 @@ def inspect(
 ) -> int:
     """Say what is in a shard (encodings, nodata, models that fit) or in embeddings (type, origin, health)."""
     del verbose
-    from mtembed import console, inspection_view
+    from mtembed.cli.app import console
+    from mtembed.cli.app import inspect
     from mtembed.check import shard
 
     kind = console.mode(json, False)
     for path in files:
         facts = shard.inspect(path)
-        console.show(inspection_view.text(facts) + "\n" * (len(files) > 1), [facts], kind)
+        console.show(inspect.text(facts) + "\n" * (len(files) > 1), [facts], kind)
     return 0
 
 
@@ -197,11 +199,12 @@ def report(
 ) -> int:
     """Say what a run cost, where its time went and what limited it; also of a run that is not finished."""
     del verbose
-    from mtembed import console, report_view
+    from mtembed.cli.app import console
+    from mtembed.cli.app import report
     from mtembed.report.summary import report as make
 
     result = make(directory, price_per_hour, html)
-    console.show(report_view.text(result), [result.as_json()], console.mode(json, False))
+    console.show(report.text(result), [result.as_json()], console.mode(json, False))
     return 0
 
 
@@ -241,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _explain(error: MtembedError, arguments: Sequence[str]) -> None:
-    from mtembed import console
+    from mtembed.cli.app import console
 
     if "--verbose" in arguments:
         import traceback

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mtembed.models_view import render
+from mtembed.cli.models import render
 
 SHOWN = 5  # kinds or damaged blobs that are listed
 

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from mtembed.console import duration
+from mtembed.cli.console import duration
 from mtembed.report.summary import Report
 from mtembed.report.limit import counted, milliseconds
 from mtembed.report.roofline import Roof

@@ -36,7 +36,7 @@ def mode(as_json: bool, quiet: bool) -> Mode:
 
 def view(kind: Mode) -> View:
     if kind == "live":
-        from mtembed.live import LiveView
+        from mtembed.cli.live import LiveView
 
         return LiveView()
     views: dict[str, type[View]] = {"plain": PlainView, "json": JsonView, "quiet": QuietView}
