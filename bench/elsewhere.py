@@ -18,15 +18,14 @@ from typing import Any
 import numpy as np
 
 from mtembed import models
-from mtembed.run.embed import worker
-from mtembed.run.embed import process
 from mtembed.config import RunConfig
-from mtembed.messages import Embedded, EmbedTask
-from mtembed.run.pipeline import Crew
-from mtembed.ring import Ring
-from mtembed.run.embed import Run, plan
 from mtembed.dataset.settings import Settings
+from mtembed.messages import Embedded, EmbedTask
 from mtembed.models.weights import Weights
+from mtembed.ring import Ring
+from mtembed.run import process, worker
+from mtembed.run.embed import Run, plan
+from mtembed.run.pipeline import Crew
 from mtembed.run.process import Ready
 
 CELL_MS = "MTEMBED_BENCH_CELL_MS"

@@ -147,7 +147,7 @@ def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 def end_to_end(shard: Path, model: str, engine: str, precision: str, output: Path) -> tuple[dict[str, Any], int, float]:
     """The real command; its settings, its number of device workers, and its rate from the timings it wrote."""
-    command = [sys.executable, "-m", "mtembed.cli", "--model", model, "--precision", precision, "--quiet"]
+    command = [sys.executable, "-m", "mtembed", "--model", model, "--precision", precision, "--quiet"]
     weights = [] if model == "rcf" else ["--weights", "random:1"]
     chosen = ["--engine", engine, "--device", "cpu", "--output", output]
     subprocess.run([*command, *weights, *chosen, shard], env=ENVIRONMENT, check=True)

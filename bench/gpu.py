@@ -34,14 +34,14 @@ from bench import end_to_end
 from bench.encoded import encode
 from mtembed import machine, models
 from mtembed.archive import tiff
-from mtembed.engine.gpu import Card
 from mtembed.archive.cell import cell_blobs
+from mtembed.dataset.settings import automatic_batch, automatic_precision
 from mtembed.engine.device import TORCH_DTYPE, exact_fp32
+from mtembed.engine.gpu import Card
 from mtembed.engine.gpu_decode import GpuDecoder
 from mtembed.kernels.select import BACKENDS
 from mtembed.messages import GPU_ENCODINGS, DeviceJob
 from mtembed.report.busy import Spans
-from mtembed.dataset.settings import automatic_batch, automatic_precision
 from mtembed.types import DEVICE_STAGES, CellTiming
 from tests.tools.slots import fill, job, ring_for, slot_of
 
@@ -284,7 +284,7 @@ def run(model: str, precision: str, options: argparse.Namespace, alone: float) -
         weights = [] if model == "rcf" else ["--weights", "random:0"]
         batch = ["--batch", str(options.batch)] if options.batch else []
         output = Path(folder) / "out"
-        command = [sys.executable, "-m", "mtembed.cli", "--model", model, "--gpus", "0", "--quiet", *weights, *batch]
+        command = [sys.executable, "-m", "mtembed", "--model", model, "--gpus", "0", "--quiet", *weights, *batch]
         subprocess.run([*command, "--precision", precision, "--output", str(output), str(shard)],
                        env=end_to_end.ENVIRONMENT | dict(os.environ), cwd=ROOT, check=True)  # fmt: skip
         rate = end_to_end.rate_of(output)[1]

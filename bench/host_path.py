@@ -92,7 +92,7 @@ def command(options: argparse.Namespace, output: Path, shards: list[Path]) -> li
         return [sys.executable, "-m", "bench.elsewhere", "run", options.model, str(output), *map(str, shards)]
     weights = [] if options.model == "rcf" else ["--weights", "random:1"]
     fixed = ["--model", options.model, "--quiet", "--output", str(output), *weights]
-    return [sys.executable, "-m", "mtembed.cli", *fixed, *map(str, shards)]
+    return [sys.executable, "-m", "mtembed", *fixed, *map(str, shards)]
 
 
 def noisy(row: pa.Table) -> pa.Table:

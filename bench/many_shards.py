@@ -53,7 +53,7 @@ def archive(images: Path, count: int) -> None:
 
 
 def measure(folder: Path, count: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "mtembed.cli", "--model", "rcf", "--fragment-size", str(SIDE), "--quiet",
+    command = [sys.executable, "-m", "mtembed", "--model", "rcf", "--fragment-size", str(SIDE), "--quiet",
                "--output", str(folder / "out"), str(folder / "images")]  # fmt: skip
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     started = time.monotonic()

@@ -48,7 +48,7 @@ def peak(model: str, source: str, cells: int) -> int:
         with pq.ParquetWriter(folder / "part_00001.parquet", row.schema) as writer:
             for _ in range(cells):
                 writer.write_table(row)
-        command = [sys.executable, "-m", "mtembed.cli", "--model", model, "--quiet", "--output", str(folder / "out")]
+        command = [sys.executable, "-m", "mtembed", "--model", model, "--quiet", "--output", str(folder / "out")]
         weights = [] if model == "rcf" else ["--weights", "random:1"]
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         highest = 0

@@ -9,9 +9,9 @@ import time
 import torch
 
 from mtembed import models
-from mtembed.models import weights
 from mtembed.engine.device import CpuDevice, exact_fp32, micro_batches
 from mtembed.messages import DeviceJob
+from mtembed.models import weights
 
 SECONDS = 8.0
 FRAGMENTS = {224: 25, 384: 9}

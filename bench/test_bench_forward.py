@@ -10,11 +10,11 @@ import torch
 
 from bench.conftest import Paired
 from mtembed import machine, models
-from mtembed.models import weights
 from mtembed.engine.device import TORCH_DTYPE, CpuDevice, exact_fp32
-from mtembed.messages import DeviceJob
-from mtembed.models.networks import optimise
 from mtembed.engine.packed import pack
+from mtembed.messages import DeviceJob
+from mtembed.models import weights
+from mtembed.models.networks import optimise
 
 FRAGMENTS = 25
 BATCH = {"ssl4eo-s2": 8, "ssl4eo-s1": 8, "dinov2": 5, "rcf": 8}

@@ -13,10 +13,10 @@ import shapely
 from pyproj import Transformer
 
 from bench.conftest import Paired
-from mtembed.geo.footprint import footprints
 from mtembed.dataset.rows import PartWriter, build_table, row_groups, schema
-from mtembed.types import CellRecord, Georeference
 from mtembed.dataset.unique_id import print_vectors
+from mtembed.geo.footprint import footprints
+from mtembed.types import CellRecord, Georeference
 
 CELLS, FRAGMENTS = 100, 25
 STEPS = (0, 211, 422, 633, 844)

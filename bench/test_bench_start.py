@@ -24,7 +24,7 @@ def command(*words: str) -> None:
 
 @pytest.mark.benchmark(group="start")
 def test_help(paired: Paired) -> None:
-    paired(lambda: command("-m", "mtembed.cli", "--help"), lambda: command("-c", "pass"), "python -c pass", 10)
+    paired(lambda: command("-m", "mtembed", "--help"), lambda: command("-c", "pass"), "python -c pass", 10)
 
 
 @pytest.mark.benchmark(group="start")
@@ -34,7 +34,7 @@ def test_first_cell(paired: Paired, tmp_path: Path, model: str) -> None:
     source = "S2L2A" if model == "dinov2" else "S1RTC"
     sample = str(ROOT / f"mtembed/sample/Core-{source}/images/part_00001.parquet")
     weights = [] if model == "rcf" else ["--weights", "random:1"]
-    named = ("-m", "mtembed.cli", "--model", model, *weights, "--fresh", "--output", str(tmp_path / "out"), sample)
+    named = ("-m", "mtembed", "--model", model, *weights, "--fresh", "--output", str(tmp_path / "out"), sample)
     torch = ("-c", "import torch, timm")
     paired(lambda: command(*named), lambda: command(*torch), "python -c 'import torch, timm'", 3)
 
@@ -50,7 +50,7 @@ def dataset(folder: Path) -> list[str]:
     """A finished dataset of ``PARTS`` parts: one that was made, under many names."""
     first = make_shard(folder / "images/part_00000.parquet", default_cells(1, 32), "S1RTC").path
     output = folder / "out"
-    arguments = ["-m", "mtembed.cli", "--model", "rcf", "--fragment-size", "32", "--output", str(output), str(folder)]
+    arguments = ["-m", "mtembed", "--model", "rcf", "--fragment-size", "32", "--output", str(output), str(folder)]
     command(*arguments)
     manifest = json.loads((output / "manifest.json").read_text())
     facts = manifest["shards"]["part_00000"]

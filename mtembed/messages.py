@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mtembed.archive.shards import Fingerprint
-from mtembed.types import Cell, CellRecord, CellTiming, DecodedCell, Source
 from mtembed.models.weights import Weights
+from mtembed.types import Cell, CellRecord, CellTiming, DecodedCell, Source
 
 Key = tuple[int, int | None]  # (shard, row group); None stands for the shard itself
 

@@ -18,9 +18,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mtembed.archive.cell import DecodeJob, ShardReader, decode_cell
+from mtembed.archive.shards import MetadataIndex, Selection, plan_shard
 from mtembed.errors import MtembedError
 from mtembed.ring import Ring, RingShape
-from mtembed.archive.shards import MetadataIndex, Selection, plan_shard
 from mtembed.types import CellTiming
 from tests.tools.fuzzing import Target, main
 from tests.tools.shards import make_shard

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.tools.commands import ROOT
-from tests.tools.shards import make_shard
 
 import mtembed
+from tests.tools.commands import ROOT
+from tests.tools.shards import make_shard
 
 
 def test_the_public_names() -> None:

@@ -20,15 +20,14 @@ README = ROOT / "README.md"
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
-from tests.tools.commands import run  # noqa: E402
 from docstring_parser import parse  # noqa: E402
 
-from mtembed import models
-from mtembed.dataset.folder import readme
-from mtembed.dataset.folder import rows
-from mtembed.models import weights  # noqa: E402
+from mtembed import models  # noqa: E402
 from mtembed.config import RunConfig  # noqa: E402
+from mtembed.dataset import readme, rows  # noqa: E402
+from mtembed.models import weights  # noqa: E402
 from mtembed.models.base import check  # noqa: E402
+from tests.tools.commands import run  # noqa: E402
 
 PLACEHOLDERS = {"int": "N", "float": "F", "str": "TEXT"}
 SPECIAL = {
@@ -95,7 +94,8 @@ def models_table() -> str:
 
 
 def columns_table() -> str:
-    lines = [(f"`{name}`".replace(", ", "`, `"), kind, text) for name, kind, text in readme.COLUMNS + readme.EXTRA_COLUMNS]
+    columns = readme.COLUMNS + readme.EXTRA_COLUMNS
+    lines = [(f"`{name}`".replace(", ", "`, `"), kind, text) for name, kind, text in columns]
     return table(("column", "type", "meaning"), lines)
 
 

@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mtembed.archive import tiff
+from mtembed.archive.quality import Quality, fragment_quality
+from mtembed.archive.shards import TIME_COLUMNS, UNREADABLE, first_line, open_shard
 from mtembed.errors import CellError, DecodeError, ShardError
 from mtembed.geo.fragments import FragmentGrid
-from mtembed.archive.quality import Quality, fragment_quality
 from mtembed.ring import Slot
-from mtembed.archive.shards import TIME_COLUMNS, UNREADABLE, first_line, open_shard
 from mtembed.types import Cell, CellRecord, CellTiming, DecodedCell, Georeference, MetadataLine, Plane, Source
 
 CORNER_TOLERANCE_M = 1e-6

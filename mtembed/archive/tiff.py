@@ -23,8 +23,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from mtembed.errors import DecodeError
 from mtembed.archive.tiff_tags import INTEGERS, Bytes, Directory, georeference, nodata
+from mtembed.errors import DecodeError
 
 Sizes = npt.NDArray[np.int64]
 

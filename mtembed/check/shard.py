@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mtembed import models
-from mtembed.check import embeddings
 from mtembed.archive import tiff
 from mtembed.archive.cell import _baseline, _blob
-from mtembed.errors import CellError, UsageError
 from mtembed.archive.quality import _nodata
 from mtembed.archive.shards import S2_BANDS, TIME_COLUMNS, UNREADABLE, find_metadata, first_line, source_of
+from mtembed.check import embeddings
+from mtembed.errors import CellError, UsageError
 from mtembed.types import Source
 
 SAMPLE = 50  # rows of a shard whose GeoTIFFs are looked at

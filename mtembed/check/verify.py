@@ -22,14 +22,14 @@ from typing import Any
 import numpy as np
 
 from mtembed import models
-from mtembed.dataset.folder import WORK, Dataset, read_json
-from mtembed.errors import MtembedError, ShardError, UsageError
-from mtembed.check.findings import Findings, Problem, Verdict
-from mtembed.dataset.manifest import totals
-from mtembed.dataset.settings import Settings
 from mtembed.archive.shards import UNREADABLE, find_shards, fingerprint, first_line, open_shard
+from mtembed.check.findings import Findings, Problem, Verdict
 from mtembed.check.part import PartContent, PartOrder, check_part
 from mtembed.check.rows import Expected
+from mtembed.dataset.folder import WORK, Dataset, read_json
+from mtembed.dataset.manifest import totals
+from mtembed.dataset.settings import Settings
+from mtembed.errors import MtembedError, ShardError, UsageError
 
 __all__ = ["Problem", "Verdict", "sentence", "verify"]
 

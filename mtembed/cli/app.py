@@ -54,7 +54,7 @@ def run(
 ) -> int:
     """Embed every fragment of every cell of Major TOM Core shards."""
     del verbose
-    from mtembed.cli.app import console
+    from mtembed.cli import console
     from mtembed.run.embed import plan
 
     kind = console.mode(json, quiet)
@@ -71,7 +71,7 @@ def run(
 
 def execute(planned: Plan, kind: Mode) -> int:
     """One run with its view; returns the exit code."""
-    from mtembed.cli.app import console
+    from mtembed.cli import console
     from mtembed.run.embed import Run
 
     view = console.view(kind)
@@ -104,7 +104,7 @@ def demo(
     Needs no network, no weights and no GPU.
     """
     del verbose
-    from mtembed.cli.app import console
+    from mtembed.cli import console
     from mtembed.cli.demo import draw, next_steps, plans
 
     kind, worst = console.mode(json, quiet), 0
@@ -128,15 +128,15 @@ def models(
 ) -> int:
     """List the models, or check one."""
     del verbose
-    from mtembed.cli.app import console
-    from mtembed.cli.app import models
+    from mtembed.cli import console
+    from mtembed.cli import models as view
 
     kind = console.mode(json, False)
     if check is None:
-        console.show(models.table(), models.facts(), kind)
+        console.show(view.table(), view.facts(), kind)
         return 0
-    result = models.check_model(check, weights)
-    console.show(models.check_text(result), [result], kind)
+    result = view.check_model(check, weights)
+    console.show(view.check_text(result), [result], kind)
     return 0 if result["behaves"] else 1
 
 
@@ -153,8 +153,8 @@ def verify(
 ) -> int:
     """Read a finished dataset back and check every file and every row."""
     del verbose
-    from mtembed.cli.app import console
     from mtembed.check import verify as checks
+    from mtembed.cli import console
 
     kind = console.mode(json, False)
     with console.counting("checking rows", kind) as tick:
@@ -175,14 +175,14 @@ def inspect(
 ) -> int:
     """Say what is in a shard (encodings, nodata, models that fit) or in embeddings (type, origin, health)."""
     del verbose
-    from mtembed.cli.app import console
-    from mtembed.cli.app import inspect
     from mtembed.check import shard
+    from mtembed.cli import console
+    from mtembed.cli import inspect as view
 
     kind = console.mode(json, False)
     for path in files:
         facts = shard.inspect(path)
-        console.show(inspect.text(facts) + "\n" * (len(files) > 1), [facts], kind)
+        console.show(view.text(facts) + "\n" * (len(files) > 1), [facts], kind)
     return 0
 
 
@@ -199,12 +199,12 @@ def report(
 ) -> int:
     """Say what a run cost, where its time went and what limited it; also of a run that is not finished."""
     del verbose
-    from mtembed.cli.app import console
-    from mtembed.cli.app import report
+    from mtembed.cli import console
+    from mtembed.cli import report as view
     from mtembed.report.summary import report as make
 
     result = make(directory, price_per_hour, html)
-    console.show(report.text(result), [result.as_json()], console.mode(json, False))
+    console.show(view.text(result), [result.as_json()], console.mode(json, False))
     return 0
 
 
@@ -244,14 +244,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _explain(error: MtembedError, arguments: Sequence[str]) -> None:
-    from mtembed.cli.app import console
+    from mtembed.cli import console
 
     if "--verbose" in arguments:
         import traceback
 
         traceback.print_exception(error)
     console.fail(error, console.mode("--json" in arguments, "--quiet" in arguments))
-
-
-if __name__ == "__main__":
-    main()

@@ -11,7 +11,7 @@ from mtembed.errors import OutputError
 from mtembed.run.embed import Plan, plan
 from mtembed.types import Source
 
-SAMPLE = Path(__file__).resolve().parent / "sample"
+SAMPLE = Path(__file__).resolve().parents[1] / "sample"
 SOURCES: tuple[Source, ...] = ("S2L1C", "S2L2A", "S1RTC")
 MODEL = "rcf"
 REAL_CHIP = (792, 792, 224)  # row, column, side in px: see sample/README.md

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mtembed import models
-from mtembed.models import weights
-from mtembed.models import ModelSpec
+from mtembed.models import ModelSpec, weights
 from mtembed.models.base import ConstantImage, check
 from mtembed.models.weights import Weights
 

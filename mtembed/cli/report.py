@@ -8,10 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from mtembed.cli.console import duration
-from mtembed.report.summary import Report
+from mtembed.report.busy import WorkerUse
 from mtembed.report.limit import counted, milliseconds
 from mtembed.report.roofline import Roof
-from mtembed.report.busy import WorkerUse
+from mtembed.report.summary import Report
 
 MOST_WORKERS = 12  # lines before the least busy ones are summed up
 WIDTH = 110  # columns where stdout is not a terminal

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mtembed import __version__
+from mtembed.dataset.settings import Settings
 from mtembed.geo.fragments import FragmentGrid
 from mtembed.models import ModelSpec
-from mtembed.dataset.settings import Settings
 
 LIBRARIES = ("torch", "timm", "numpy", "pyarrow", "numba", "imagecodecs", "rasterio", "pyproj", "shapely")
 DATA_LICENCE = "contains modified Copernicus Sentinel data; Major TOM Core is CC-BY-SA-4.0"

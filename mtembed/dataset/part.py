@@ -23,11 +23,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mtembed.dataset.folder import Dataset
+from mtembed.dataset.journal import Entry, Journal
+from mtembed.dataset.rows import PartWriter, build_table, row_groups, schema
 from mtembed.errors import CellError, SettingsError
 from mtembed.geo.footprint import footprints
-from mtembed.dataset.journal import Entry, Journal
 from mtembed.messages import PartInfo
-from mtembed.dataset.rows import PartWriter, build_table, row_groups, schema
 from mtembed.types import CellRecord, CellTiming
 
 PART_KEY = b"mtembed"

@@ -21,10 +21,10 @@ import pyarrow.parquet as pq
 import pyproj
 import shapely
 
+from mtembed.dataset.unique_id import unique_ids
 from mtembed.errors import CellError
 from mtembed.geo.footprint import Footprints, footprints
 from mtembed.types import CellRecord
-from mtembed.dataset.unique_id import unique_ids
 
 Dtype = Literal["float32", "float16"]
 Bounds = tuple[float, float, float, float]

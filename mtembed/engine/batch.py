@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from mtembed.engine.device import CellView
+from mtembed.engine.streams import Event, Streams
 from mtembed.messages import EmbedTask
 from mtembed.ring import Slot, aligned
-from mtembed.engine.streams import Event, Streams
 from mtembed.types import FloatArray, Plane
 
 

@@ -18,12 +18,12 @@ import numpy.typing as npt
 import torch
 
 from mtembed import machine, models
+from mtembed.engine.packed import pack
 from mtembed.errors import CellError
 from mtembed.kernels.select import backend
 from mtembed.messages import DeviceJob, EmbedTask
 from mtembed.models import ModelSpec
 from mtembed.models.networks import optimise
-from mtembed.engine.packed import pack
 from mtembed.ring import Ring, Slot
 from mtembed.types import CellTiming, DecodedCell, FloatArray
 

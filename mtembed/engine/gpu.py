@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from mtembed import machine, models
+from mtembed.engine.batch import Held, Lot
 from mtembed.engine.device import (
     TORCH_DTYPE,
     CellView,
@@ -28,15 +29,14 @@ from mtembed.engine.device import (
     require_finite,
     set_ring_wait,
 )
-from mtembed.errors import CellError
 from mtembed.engine.gpu_decode import DeviceDecoder
+from mtembed.engine.streams import PinnedRing, Streams
+from mtembed.errors import CellError
 from mtembed.kernels.fragment_numpy import check_bounds
 from mtembed.kernels.select import backend
-from mtembed.engine.batch import Held, Lot
 from mtembed.messages import DeviceJob, EmbedTask
 from mtembed.models.networks import optimise
 from mtembed.ring import Ring, Slot
-from mtembed.engine.streams import PinnedRing, Streams
 
 LOTS = 3  # one going up, one computed, one coming down
 PATIENCE_S = 0.02  # without a cell for so long, what has arrived is started

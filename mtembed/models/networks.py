@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mtembed.types import FloatArray
 from mtembed.models.weights import read_state, require_fit
+from mtembed.types import FloatArray
 
 if TYPE_CHECKING:
     from mtembed.models.base import ModelSpec

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from mtembed.errors import OutputError, UsageError
-from mtembed.report.timings import STAGES, Cells, DatasetTimings, load
+from mtembed.report.busy import Crew, Spread, Work, WorkerUse, intervals
 from mtembed.report.limit import Limit, counted, find_limit
 from mtembed.report.roofline import Roof, roof
-from mtembed.report.busy import Crew, Spread, Work, WorkerUse, intervals
+from mtembed.report.timings import STAGES, Cells, DatasetTimings, load
 
 SCHEMA = "mtembed.report/1"
 FEW_CELLS = 50  # below, medians and projections are rough

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtembed.run.embed import sizes as layout
-from mtembed.run.embed import process
+from mtembed.dataset.settings import Settings
 from mtembed.errors import MtembedError, WorkerError
 from mtembed.messages import GPU_ENCODINGS, DeviceJob, ProbeJob
+from mtembed.run import process
+from mtembed.run import sizes as layout
+from mtembed.run.process import Worker
 from mtembed.run.roofline import decode_trial
-from mtembed.dataset.settings import Settings
 from mtembed.run.trial import network_trial, receive
 from mtembed.run.worker import Job
-from mtembed.run.process import Worker
 
 if TYPE_CHECKING:
     from mtembed.run.embed import Plan

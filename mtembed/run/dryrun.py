@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mtembed.run.embed import sizes as layout
-from mtembed.models import weights
+from mtembed.archive.shards import MetadataIndex, Selection, ShardPlan, find_metadata, plan_shard, read_cell_list
+from mtembed.dataset.journal import read_journal
+from mtembed.dataset.part import read_facts
+from mtembed.dataset.settings import Settings, check_same, resolve
 from mtembed.errors import MtembedError
 from mtembed.geo.fragments import FragmentGrid
-from mtembed.dataset.journal import read_journal
-from mtembed.run.embed import Plan, free_bytes
-from mtembed.dataset.settings import Settings, check_same, resolve
-from mtembed.archive.shards import MetadataIndex, Selection, ShardPlan, find_metadata, plan_shard, read_cell_list
-from mtembed.run.trial import seconds_per_cell
+from mtembed.models import weights
 from mtembed.models.weights import Weights
-from mtembed.dataset.part import read_facts
+from mtembed.run import sizes as layout
+from mtembed.run.embed import Plan, free_bytes
+from mtembed.run.trial import seconds_per_cell
 
 OPENERS = 8  # threads; opening a shard waits for the disk or the network
 CHUNK = 64  # shards opened ahead of what --limit turns out to need

@@ -12,26 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from mtembed import errors, models
-from mtembed.run.embed import sizes
-from mtembed.run.embed import process
-from mtembed.dataset.folder import readme
-from mtembed.models import weights
-from mtembed.config import RunConfig
-from mtembed.dataset.folder import Dataset, now, output_problem, read_json, write_atomically, write_json
 from mtembed.archive.cell import DecodeJob
-from mtembed.errors import MtembedError, OutputError, SettingsError, UsageError, WorkerError
-from mtembed.dataset.manifest import describe, totals
-from mtembed.models import ModelSpec
-from mtembed.run.pipeline import Crew, Pipeline, Work
-from mtembed.run.progress import Progress
-from mtembed.ring import Ring
-from mtembed.dataset.settings import Settings, check_same, resolve
 from mtembed.archive.shards import Selection, check_metadata, find_metadata, find_shards, fingerprint, read_cell_list
-from mtembed.types import RunSummary, Source
-from mtembed.models.weights import Weights
-from mtembed.run.worker import Job
-from mtembed.run.process import Fatal, Worker
+from mtembed.config import RunConfig
+from mtembed.dataset import readme
+from mtembed.dataset.folder import Dataset, now, output_problem, read_json, write_atomically, write_json
+from mtembed.dataset.manifest import describe, totals
 from mtembed.dataset.part import WriteJob, read_facts, read_timings
+from mtembed.dataset.settings import Settings, check_same, resolve
+from mtembed.errors import MtembedError, OutputError, SettingsError, UsageError, WorkerError
+from mtembed.models import ModelSpec, weights
+from mtembed.models.weights import Weights
+from mtembed.ring import Ring
+from mtembed.run import process, sizes
+from mtembed.run.pipeline import Crew, Pipeline, Work
+from mtembed.run.process import Fatal, Worker
+from mtembed.run.progress import Progress
+from mtembed.run.worker import Job
+from mtembed.types import RunSummary, Source
 
 MANIFEST_EVERY_S = 30.0
 # Arrow's own allocator keeps for long what the writer needed for a moment.

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from mtembed import errors
+from mtembed.archive.shards import Fingerprint, ShardPlan
 from mtembed.errors import TooManyFailures, WorkerError
-from mtembed.run.lanes import CARD_TROUBLE, Lane, Lanes
 from mtembed.messages import (
     Appended,
     AppendTask,
@@ -36,10 +36,10 @@ from mtembed.messages import (
     PlanTask,
     SlotRef,
 )
-from mtembed.run.progress import Progress
-from mtembed.archive.shards import Fingerprint, ShardPlan
-from mtembed.types import Cell, CellTiming, DecodedCell
+from mtembed.run.lanes import CARD_TROUBLE, Lane, Lanes
 from mtembed.run.process import Fatal, Ready, Worker
+from mtembed.run.progress import Progress
+from mtembed.types import Cell, CellTiming, DecodedCell
 
 TICK_S = 0.25  # the longest the parent sleeps; a dead worker wakes it at once
 DEATHS_ALLOWED = 2  # a cell that kills so many workers while alone in them is a failed cell

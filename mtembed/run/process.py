@@ -1,6 +1,6 @@
 """Worker processes, seen from the parent: start one, talk to it, notice its end.
 
-Each worker is ``python -m mtembed.worker KIND`` with a socket of its own to the parent and the rings' descriptors
+Each worker is ``python -m mtembed.run.worker KIND`` with a socket of its own to the parent and the rings' descriptors
 inherited.  Nothing is shared between workers but the rings' memory, so a process killed at any instruction leaves no
 lock behind; its socket closes and the parent reads the end of the stream at once.
 """
@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import IO, Any
 
-PACKAGE_PARENT = str(Path(__file__).resolve().parent.parent)
+PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
 

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from mtembed.types import CellTiming
 from mtembed.run.process import Worker
+from mtembed.types import CellTiming
 
 WINDOW_S = 30.0
 ADVICE = {

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtembed import machine
-from mtembed.run.embed import sizes as layout
-from mtembed.messages import DecodeTask, PlanTask, SlotRef
 from mtembed.dataset.settings import Settings
+from mtembed.messages import DecodeTask, PlanTask, SlotRef
+from mtembed.run import sizes as layout
+from mtembed.run.process import Worker
 from mtembed.run.trial import network_trial, receive
 from mtembed.types import DECODE_STAGES, DEVICE_STAGES, CellTiming
-from mtembed.run.process import Worker
 
 if TYPE_CHECKING:
     from mtembed.run.embed import Plan

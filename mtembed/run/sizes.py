@@ -11,17 +11,17 @@ import numpy as np
 
 from mtembed import machine
 from mtembed.archive import tiff
-from mtembed.config import RunConfig
 from mtembed.archive.cell import cell_blobs
+from mtembed.archive.shards import UNREADABLE, missing_columns, open_shard, source_of
+from mtembed.config import RunConfig
+from mtembed.dataset.settings import Settings, cpu_layout
 from mtembed.errors import MtembedError, ShardError, UsageError
 from mtembed.geo.fragments import FragmentGrid
 from mtembed.messages import DeviceJob
 from mtembed.models import ModelSpec
-from mtembed.ring import ALIGNMENT, RingShape, aligned
-from mtembed.dataset.settings import Settings, cpu_layout
-from mtembed.archive.shards import UNREADABLE, missing_columns, open_shard, source_of
-from mtembed.types import Source
 from mtembed.models.weights import Weights
+from mtembed.ring import ALIGNMENT, RingShape, aligned
+from mtembed.types import Source
 
 CORE_SIDE = 1068  # px of the finest band of Major TOM Core
 LARGEST_SIDE = 1440  # a slot takes at least this: Core's S1RTC also has 1424 px cells

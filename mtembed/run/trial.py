@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mtembed.run.embed import sizes
-from mtembed.run.embed import process
+from mtembed.dataset.settings import Settings
 from mtembed.errors import WorkerError
 from mtembed.geo.fragments import FragmentGrid
 from mtembed.messages import DeviceJob, Embedded, EmbedTask, SlotRef
-from mtembed.ring import Ring, Slot
-from mtembed.dataset.settings import Settings
-from mtembed.types import DEVICE_STAGES, CellRecord, CellTiming, DecodedCell, Georeference
 from mtembed.models.weights import Weights
-from mtembed.run.worker import Job
+from mtembed.ring import Ring, Slot
+from mtembed.run import process, sizes
 from mtembed.run.process import Fatal, Worker
+from mtembed.run.worker import Job
+from mtembed.types import DEVICE_STAGES, CellRecord, CellTiming, DecodedCell, Georeference
 
 if TYPE_CHECKING:
     from mtembed.run.embed import Plan

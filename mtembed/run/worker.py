@@ -1,4 +1,4 @@
-"""What runs inside a worker process: ``python -m mtembed.worker KIND NAME FD PARENT``."""
+"""What runs inside a worker process: ``python -m mtembed.run.worker KIND NAME FD PARENT``."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from mtembed.messages import (
     PlanTask,
 )
 from mtembed.ring import Ring, RingShape, Slot
-from mtembed.types import CellTiming
 from mtembed.run.process import Fatal, Ready, die_with_parent
+from mtembed.types import CellTiming
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +125,9 @@ def device(name: str, job: Job, send: Callable[[Any], None]) -> Service:
 def writer(name: str, job: Job, send: Callable[[Any], None]) -> Service:
     """Writes journals and parts; the only kind that writes into the output folder."""
     from mtembed.dataset.folder import output_problem
-    from mtembed.errors import OutputError
     from mtembed.dataset.part import OpenPart as Part
     from mtembed.dataset.part import WriteJob
+    from mtembed.errors import OutputError
 
     rings, parts = Rings(job), dict[int, Part]()
     work: WriteJob = job.work

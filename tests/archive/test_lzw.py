@@ -60,7 +60,7 @@ def test_numba_cache_falls_back_where_it_cannot_write(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_bytes(b"")
     code = (
-        "import os, numpy, mtembed.lzw as l; p = numpy.ones((2, 3), 'u1'); l.undo_differences(p); "
+        "import os, numpy, mtembed.archive.lzw as l; p = numpy.ones((2, 3), 'u1'); l.undo_differences(p); "
         "print(p[1].tolist(), os.environ['NUMBA_CACHE_DIR'])"
     )
     environment = os.environ | {"NUMBA_CACHE_DIR": str(blocked / "numba"), "TMPDIR": str(tmp_path)}

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mtembed.errors import ShardError, UsageError
 from mtembed.archive.shards import (
     MetadataIndex,
     Selection,
@@ -21,6 +20,7 @@ from mtembed.archive.shards import (
     read_cell_list,
     source_of,
 )
+from mtembed.errors import ShardError, UsageError
 
 BANDS = ("vv", "vh")
 

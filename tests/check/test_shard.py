@@ -10,20 +10,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.tools.shards import ShardCell, cut, default_cells, make_shard, write_metadata
 
-import mtembed.cli
-from mtembed.cli.app import inspect as inspection_view
 from mtembed.check import shard as inspection
-from mtembed.errors import UsageError
 from mtembed.check.shard import inspect
+from mtembed.cli import inspect as inspection_view
+from mtembed.cli.app import main
 from mtembed.dataset.rows import PartWriter, build_table, schema
+from mtembed.errors import UsageError
 from mtembed.types import CellRecord, Georeference
+from tests.tools.shards import ShardCell, cut, default_cells, make_shard, write_metadata
 
 
 def command(*words: str) -> int:
     with pytest.raises(SystemExit) as ended:
-        mtembed.cli.main(words)
+        main(words)
     return int(ended.value.code or 0)
 
 

@@ -15,18 +15,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
+
+from mtembed.check.findings import Findings, RowFindings, Verdict
+from mtembed.check.rows import Expected, Group, check_rows
+from mtembed.check.verify import sentence, verify
+from mtembed.cli.app import main
+from mtembed.dataset.rows import build_table
+from mtembed.errors import UsageError
+from mtembed.run.embed import embed
+from mtembed.types import CellRecord, Georeference
 from tests.tools.damages import DAMAGES, edit, edit_timings, part_removed
 from tests.tools.rewriting import PART, editing, put, rehash
 from tests.tools.shards import Shard, ShardCell, cut, default_cells, make_shard, write_metadata
-
-import mtembed.cli
-from mtembed.errors import UsageError
-from mtembed.check.findings import Findings, RowFindings, Verdict
-from mtembed.dataset.rows import build_table
-from mtembed.run.embed import embed
-from mtembed.types import CellRecord, Georeference
-from mtembed.check.verify import sentence, verify
-from mtembed.check.rows import Expected, Group, check_rows
 
 OPTIONS: dict[str, Any] = {"model": "rcf", "fragment_size": 32, "device": "cpu", "workers": 1}
 
@@ -274,7 +274,7 @@ def test_cells_without_a_number_have_none() -> None:
 
 def command(*words: str) -> int:
     with pytest.raises(SystemExit) as ended:
-        mtembed.cli.main(words)
+        main(words)
     return int(ended.value.code or 0)
 
 

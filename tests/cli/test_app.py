@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.tools.commands import ROOT, run
-from tests.tools.shards import make_shard, write_metadata
 
 from mtembed import models
-from mtembed.cli.app import app
+from mtembed.cli import app
 from mtembed.config import RunConfig
-from mtembed.run.dryrun import Estimate, Trial, estimate
-from mtembed.errors import SettingsError, WorkerError
-from mtembed.run.embed import Plan, plan
 from mtembed.dataset.settings import Settings
+from mtembed.errors import SettingsError, WorkerError
+from mtembed.run.dryrun import Estimate, Trial, estimate
+from mtembed.run.embed import Plan, plan
+from tests.tools.commands import ROOT, run
+from tests.tools.shards import make_shard, write_metadata
 
 Parsed = Callable[..., RunConfig]
 SMALL = ("--model", "rcf", "--fragment-size", "32")

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
-from tests.tools.commands import embeddings, leftovers, run
 from PIL import Image
 
-from mtembed.cli.app import demo
+from mtembed.cli import demo
 from mtembed.maps.picture import colours_of, read_image
+from tests.tools.commands import embeddings, leftovers, run
 
 PACKAGED_BYTES = 10_000_000
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mtembed.cli.app import console
+from mtembed.cli import console
 from mtembed.cli.console import Every, JsonView, PlainView, QuietView, duration, progress_facts, progress_line
-from mtembed.errors import UsageError
 from mtembed.cli.live import LiveView, draw
+from mtembed.errors import UsageError
+from mtembed.run.process import Worker
 from mtembed.run.progress import ADVICE, Progress
 from mtembed.types import CellTiming, RunSummary
-from mtembed.run.process import Worker
 
 
 class Clock:

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import yaml
+
+from mtembed.dataset import readme
 from tests.tools.commands import run
 from tests.tools.shards import cut, make_shard, write_metadata
-
-from mtembed.dataset.folder import readme
 
 DIM = 512
 

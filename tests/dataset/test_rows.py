@@ -16,9 +16,9 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mtembed.dataset.rows import PartWriter, build_table, geo_metadata, row_groups, schema
 from mtembed.errors import CellError
 from mtembed.geo.footprint import footprints
-from mtembed.dataset.rows import PartWriter, build_table, geo_metadata, row_groups, schema
 from mtembed.types import CellRecord, Georeference
 
 COLUMNS = {

@@ -19,12 +19,12 @@ import torch
 
 from mtembed import machine
 from mtembed.engine import gpu
-from mtembed.engine.gpu import LOTS, Card
 from mtembed.engine.device import CpuDevice, relative_l2
-from mtembed.run.lanes import Lanes
+from mtembed.engine.gpu import LOTS, Card
+from mtembed.engine.streams import HostEvent, Streams
 from mtembed.messages import DeviceJob, EmbedTask
 from mtembed.ring import Ring
-from mtembed.engine.streams import HostEvent, Streams
+from mtembed.run.lanes import Lanes
 from tests.tools.commands import embeddings, run
 from tests.tools.shards import default_cells, make_shard
 from tests.tools.slots import fill, job, ring_for, slot_of, vectors
@@ -121,7 +121,7 @@ class LateStreams(Streams):
 
 
 def test_three_batches_are_in_flight_and_a_cell_waits_for_its_download(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cards, "Streams", LateStreams)
+    monkeypatch.setattr(gpu, "Streams", LateStreams)
     wanted = job("rcf", "S1RTC", batch=4)
     ring = ring_for(wanted)
     card = Card(wanted, ring, CPU)
@@ -136,7 +136,7 @@ def test_three_batches_are_in_flight_and_a_cell_waits_for_its_download(monkeypat
 
 
 def test_a_batch_that_is_not_full_waits_while_the_device_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cards, "Streams", LateStreams)
+    monkeypatch.setattr(gpu, "Streams", LateStreams)
     wanted = job("rcf", "S1RTC", batch=4)
     ring = ring_for(wanted)
     card = Card(wanted, ring, CPU)
@@ -340,10 +340,10 @@ def test_cells_in_flight_survive_the_death_of_their_worker(
 
 def test_a_halved_batch_is_told_and_recorded(archive: Path, two_cards: None, tmp_path: Path) -> None:
     faults = [
-        {"kind": "device", "card": "0", "function": "mtembed.engine.gpu:Card._run", "call": 1, "action": "device-memory"},
-        {"kind": "device", "card": "1", "function": "mtembed.engine.gpu:Card._run", "call": 2, "action": "device-memory"},
+        {"card": "0", "function": "mtembed.engine.gpu:Card._run", "call": 1, "action": "device-memory"},
+        {"card": "1", "function": "mtembed.engine.gpu:Card._run", "call": 2, "action": "device-memory"},
     ]
-    code, _, err = run(command(archive, tmp_path / "out"), faults)
+    code, _, err = run(command(archive, tmp_path / "out"), [{"kind": "device", **fault} for fault in faults])
     assert code == 0, err
     halved = json.loads((tmp_path / "out/manifest.json").read_text())["notes"]["batch_halved"]
     assert sorted((h["card"], h["from"], h["to"]) for h in halved) == [(0, 20, 10), (1, 20, 10)]

@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from mtembed.engine import gpu_decode
 from mtembed.archive import tiff
 from mtembed.config import RunConfig
-from mtembed.run.decoder_choice import _faster, _installed
-from mtembed.errors import UsageError
-from mtembed.engine.gpu_decode import FILES, DeviceDecoder, GpuDecoder, probe
-from mtembed.messages import GPU_ENCODINGS, ProbeJob
 from mtembed.dataset.settings import resolve_device
+from mtembed.engine import gpu_decode
+from mtembed.engine.gpu_decode import FILES, DeviceDecoder, GpuDecoder, probe
+from mtembed.errors import UsageError
+from mtembed.messages import GPU_ENCODINGS, ProbeJob
+from mtembed.run.decoder_choice import _faster, _installed
 from mtembed.types import CellTiming
-from tests.tools.commands import embeddings, run
 from tests.make_encodings import SHAPE, pattern
+from tests.tools.commands import embeddings, run
 from tests.tools.shards import make_shard
 
 needs_library = pytest.mark.skipif(not _installed(), reason="nvImageCodec is not installed")

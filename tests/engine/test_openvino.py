@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mtembed.config import RunConfig
+from mtembed.dataset.settings import resolve_device
 from mtembed.errors import UsageError
 from mtembed.run.embed import embed
-from mtembed.dataset.settings import resolve_device
 from tests.tools.commands import run
 
 pytest.importorskip("openvino")

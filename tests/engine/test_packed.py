@@ -10,9 +10,9 @@ import torch
 from parity.small_networks import error, image, shaken, small_dinov2, small_siglip
 
 from mtembed import models
+from mtembed.engine.packed import PackedBottleneck, PackedConvolution, PackedLinear, pack
 from mtembed.models.base import ModelSpec
 from mtembed.models.networks import fill, optimise
-from mtembed.engine.packed import PackedBottleneck, PackedConvolution, PackedLinear, pack
 from mtembed.models.weights import Weights
 
 SIZE = 112

@@ -17,10 +17,10 @@ import shapely
 from pyproj import Transformer
 
 from mtembed.archive.cell import DecodeJob, ShardReader, decode_cell
+from mtembed.dataset.rows import build_table
 from mtembed.engine.device import CellView
 from mtembed.kernels.select import backend
 from mtembed.ring import Ring, RingShape
-from mtembed.dataset.rows import build_table
 from mtembed.types import Cell, CellTiming, Normalisation, Source
 from tests.tools.shards import ShardCell, make_shard
 

@@ -19,6 +19,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from mtembed.kernels import fragment_numba
+from mtembed.kernels.select import BACKENDS, backend
+from mtembed.types import Normalisation
 from tests.tools.kernel_cases import (
     C_TYPES,
     CASES,
@@ -36,10 +40,6 @@ from tests.tools.kernel_cases import (
     parameters,
     simulate,
 )
-
-from mtembed.kernels import fragment_numba
-from mtembed.kernels.select import BACKENDS, backend
-from mtembed.types import Normalisation
 
 
 @pytest.fixture(scope="module")

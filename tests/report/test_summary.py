@@ -17,17 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mtembed
-from mtembed.cli.app import app
-from mtembed.errors import OutputError, UsageError
-from mtembed.dataset.journal import HEAD, Journal, read_journal
-from mtembed.report.summary import CORE_CELLS, Report, report
-from mtembed.report.timings import STAGES, load
-from mtembed.report.limit import find_limit, milliseconds
-from mtembed.report.svg import nice, worked
+from mtembed.cli import app
 from mtembed.cli.report import significant, text
-from mtembed.report.busy import Spans
-from mtembed.types import CellTiming
+from mtembed.dataset.journal import HEAD, Journal, read_journal
 from mtembed.dataset.part import timing_table
+from mtembed.errors import OutputError, UsageError
+from mtembed.report.busy import Spans
+from mtembed.report.limit import find_limit, milliseconds
+from mtembed.report.summary import CORE_CELLS, Report, report
+from mtembed.report.svg import nice, worked
+from mtembed.report.timings import STAGES, load
+from mtembed.types import CellTiming
 
 BOOT = 1_800_000_000.0  # seconds since 1970 at which the clock of the invented cells was zero
 SETTINGS = {

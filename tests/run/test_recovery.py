@@ -15,9 +15,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from tests.soak import soak
 from tests.tools.commands import embeddings, leftovers, run, start, workers_of
 from tests.tools.shards import default_cells, make_shard, write_metadata
-from tests.soak import soak
 
 KILL: dict[str, Any] = {"action": "kill"}
 

@@ -19,7 +19,7 @@ def start(arguments: Sequence[str], faults: Sequence[Mapping[str, Any]] = (), **
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(FAULTS)])}
     if faults:
         env["MTEMBED_TEST_FAULTS"] = json.dumps(list(faults))
-    command = [sys.executable, "-m", "mtembed.cli", *arguments]
+    command = [sys.executable, "-m", "mtembed", *arguments]
     return subprocess.Popen(
         command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, start_new_session=True, **options
     )

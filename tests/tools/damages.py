@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
+
 from tests.tools.rewriting import PART, TIMINGS, editing, facts, put, rehash, rewrite
 
 

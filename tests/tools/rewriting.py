@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
+from mtembed.dataset.part import SHARD_KEY
 from mtembed.dataset.rows import writer_options
 from mtembed.dataset.unique_id import unique_ids
-from mtembed.dataset.part import SHARD_KEY
 
 PART, TIMINGS = "embeddings/part_00001.parquet", "timings/part_00001.parquet"
 
