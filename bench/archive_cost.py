@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from mtembed import models
 from mtembed.models.base import ModelSpec
-from mtembed.report.summary import CORE_CELLS
+from mtembed.sources import SOURCES
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,7 +41,7 @@ def band_bytes(spec: ModelSpec) -> int:
 def bytes_table() -> str:
     lines = []
     for spec in map(models.get, NAMES):
-        cells, fragments = CORE_CELLS[spec.source], FRAGMENTS[spec.size]
+        cells, fragments = SOURCES[spec.source].cells_in_core, FRAGMENTS[spec.size]
         read, rows = band_bytes(spec), fragments * (4 * spec.dim + ROW_BYTES)
         vectors = f"{cells * fragments / 1e6:,.1f} M"
         sizes = (f"{read / 1e6:.1f} MB", f"{cells * read / 1e12:.1f} TB", f"{cells * rows / 1e12:.2f} TB")
@@ -58,7 +58,7 @@ def cpu_table() -> str:
             best[one["model"]] = one
     lines = []
     for name, one in best.items():
-        days = CORE_CELLS[models.get(name).source] / one["end_to_end"] / 86400
+        days = SOURCES[models.get(name).source].cells_in_core / one["end_to_end"] / 86400
         lines.append((f"`{name}`", f"{one['engine']} {one['precision']}", f"{one['end_to_end']:.2f}", f"{days:,.0f}"))
     head = table(("model", "engine", "cells/s", "days for the archive"), lines)
     return f"{machine['cpu']}, {machine['cores']} cores:\n\n{head}"
@@ -67,7 +67,7 @@ def cpu_table() -> str:
 def gpu_table(speeds: list[float], price: float) -> str:
     host = json.loads((RESULTS / "host-path.json").read_text())["pixels"]["noisy"]["together"] / 1e3
     read = band_bytes(models.get("ssl4eo-s2"))
-    cells = CORE_CELLS["S2L1C"]
+    cells = SOURCES["S2L1C"].cells_in_core
     lines = []
     for speed in speeds:
         hours = cells / speed / 3600

@@ -21,12 +21,12 @@ from mtembed import models
 from mtembed.config import RunConfig
 from mtembed.dataset.settings import Settings
 from mtembed.messages import Embedded, EmbedTask
-from mtembed.models.weights import Weights
 from mtembed.ring import Ring
 from mtembed.run import process, worker
 from mtembed.run.embed import Run, plan
 from mtembed.run.pipeline import Crew
 from mtembed.run.process import Ready
+from mtembed.types import Weights
 
 CELL_MS = "MTEMBED_BENCH_CELL_MS"
 

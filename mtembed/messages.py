@@ -6,9 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mtembed.archive.shards import Fingerprint
-from mtembed.models.weights import Weights
-from mtembed.types import Cell, CellRecord, CellTiming, DecodedCell, Source
+from mtembed.types import Cell, CellRecord, CellTiming, DecodedCell, PartInfo, Source, Weights
 
 Key = tuple[int, int | None]  # (shard, row group); None stands for the shard itself
 
@@ -45,7 +43,7 @@ class SlotRef:
 
 @dataclass(frozen=True, slots=True)
 class PlanTask:
-    """To a decode worker: open a shard, list its wanted cells (answered by a ``ShardPlan``)."""
+    """To a decode worker: open a shard, list its wanted cells (answered by a ``ShardListing``)."""
 
     shard: int
     path: Path
@@ -112,20 +110,6 @@ class Embedded:
     key: Key
     timing: CellTiming
     notes: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class PartInfo:
-    """A part to be written: its input shard's name and fingerprint, and the stem of its files."""
-
-    shard: int
-    name: str
-    stem: str
-    fingerprint: Fingerprint
-
-    @property
-    def key(self) -> Key:
-        return (self.shard, None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -52,6 +53,54 @@ class Cell:
     shard: int
     row_group: int
     metadata: tuple[MetadataLine, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What identifies an input shard: size in bytes, time stamp, number of rows, sha256 of the Parquet footer."""
+
+    size: int = 0
+    mtime_ns: int = 0
+    rows: int = 0
+    footer_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardListing:
+    """An opened shard: its fingerprint and the cells wanted of it; ``error`` says why it could not be opened."""
+
+    shard: int
+    fingerprint: Fingerprint
+    cells: tuple[Cell, ...]
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PartInfo:
+    """A part to be written: its input shard's name and fingerprint, and the stem of its files."""
+
+    shard: int
+    name: str
+    stem: str
+    fingerprint: Fingerprint
+
+    @property
+    def key(self) -> tuple[int, None]:
+        return (self.shard, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Weights to build a network from: either a file (``path``, ``sha256``) or a ``seed``.
+
+    ``label`` goes into the manifest: the file's name without its folder, or ``random:SEED``; ``sha256`` is the file's
+    (hex), empty for a seed.
+    """
+
+    label: str
+    sha256: str
+    path: Path | None
+    seed: int | None
 
 
 @dataclass(frozen=True, slots=True)

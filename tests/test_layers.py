@@ -1,4 +1,4 @@
-"""The arrows of import: workers that are many stay light, travelling types stand alone, only the edge prints."""
+"""The house: which file may import which, who prints, who loads torch; held for every file, also for new ones."""
 
 from __future__ import annotations
 
@@ -12,53 +12,183 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "mtembed"
-HEAVY = ("torch", "torchgeo", "torchvision", "open_clip", "timm", "transformers", "cupy")
-LIGHT = ("decode", "writer", "worker", "cli", "run", "source", "tiff", "rows", "ring", "demo", "dryrun", "models")
-PRINTING = ("cli.py", "console.py", "live.py")
+KERNELS = ROOT / "kernels"
+HEAVY = ("torch", "torchgeo", "torchvision", "open_clip", "timm", "transformers", "cupy", "openvino")
+LOADS_TORCH = ("engine", "kernels")
+LONGEST = 350
+FLOORS = (
+    ("errors", "types", "text", "_numba"),
+    ("sources", "machine", "config", "ring", "messages", "parquet", "geo", "kernels"),
+    ("archive", "models"),
+    ("engine", "dataset"),
+    ("run", "report", "check", "maps"),
+    ("cli",),
+)
+"""From the ground up.  A file imports its own room, or a lower floor; rooms of one floor never import each other.
 
-
-@pytest.mark.parametrize("module", LIGHT)
-def test_only_the_device_stage_loads_torch(module: str) -> None:
-    script = f"import sys, mtembed.{module}\nfound = set({HEAVY!r}) & set(sys.modules)\nassert not found, found"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def imports(path: Path) -> Iterator[str]:
-    """Names of the modules that a file imports, wherever in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield "." * node.level + (node.module or "")
-
-
-@pytest.mark.parametrize("name", ["types.py", "errors.py"])
-def test_types_and_errors_import_nothing_of_the_package(name: str) -> None:
-    assert not [module for module in imports(PACKAGE / name) if module.startswith((".", "mtembed"))]
+A name is a room (a folder) or a file of ``mtembed`` itself; files of one floor are rooms of their own.
+"""
+FREE = ("__init__", "__main__")  # the public names and the start of the program look into every room
 
 
 def sources() -> list[Path]:
-    return sorted([*PACKAGE.glob("*.py"), *PACKAGE.glob("models/*.py"), *(ROOT / "kernels").glob("*.py")])
+    found = [path for path in PACKAGE.rglob("*.py") if "kernels" not in path.relative_to(PACKAGE).parts]
+    return sorted([*found, *KERNELS.glob("*.py")])
 
 
-def test_only_the_edge_prints() -> None:
+def module(path: Path) -> str:
+    """``mtembed.run.embed`` for its file; the package of a folder for its ``__init__``."""
+    inside = path.relative_to(ROOT).with_suffix("")
+    names = ["mtembed", *inside.parts] if inside.parts[0] == "kernels" else list(inside.parts)
+    return ".".join(names[:-1] if names[-1] == "__init__" else names)
+
+
+MODULES = {module(path): path for path in sources()}
+
+
+def room(name: str) -> str:
+    """The room of a module of the package."""
+    return name.split(".")[1] if "." in name else "__init__"
+
+
+def imported(path: Path) -> Iterator[tuple[str, str]]:
+    """(module, name) of each import in a file, also inside functions and under TYPE_CHECKING; name is empty for a
+    module as a whole."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield (whole, "") if whole in MODULES else (node.module or "", alias.name)
+
+
+def own(path: Path) -> Iterator[tuple[str, str]]:
+    """Those imports that are of this package; each resolved to a module that exists."""
+    for name, what in imported(path):
+        if name.split(".")[0] == "mtembed":
+            assert name in MODULES, f"{path.name} imports {name}, which does not exist"
+            yield name, what
+
+
+def floor(name: str) -> int:
+    return next(number for number, rooms in enumerate(FLOORS) if room(name) in rooms)
+
+
+def test_every_file_has_a_floor() -> None:
+    known = {name for rooms in FLOORS for name in rooms} | set(FREE)
+    unknown = {room(name) for name in MODULES} - known
+    assert not unknown, f"rooms without a floor: {sorted(unknown)}"
+
+
+def test_rooms_have_one_level() -> None:
+    deep = [name for name in MODULES if name.count(".") > 2]
+    assert not deep
+
+
+def test_imports_point_down() -> None:
+    wrong = [
+        f"{name} -> {other}"
+        for name, path in MODULES.items()
+        if room(name) not in FREE
+        for other, _ in own(path)
+        if room(other) != room(name) and room(other) != "__init__" and floor(other) >= floor(name)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_circle_between_files() -> None:
+    arrows = {name: {other for other, _ in own(path)} - {name, "mtembed"} for name, path in MODULES.items()}
+    arrows = {name: found for name, found in arrows.items() if room(name) not in FREE}
+    while True:
+        ends = {name for name, found in arrows.items() if not found & arrows.keys()}
+        if not ends:
+            break
+        arrows = {name: found for name, found in arrows.items() if name not in ends}
+    assert not arrows, f"files that import each other: {sorted(arrows)}"
+
+
+def test_no_private_name_crosses_a_file() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}: {name}.{what}"
+        for path in sources()
+        for name, what in own(path)
+        if what.startswith("_") and not what.startswith("__")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_files_stay_short() -> None:
+    files = [*sources(), *(ROOT / "bench").glob("*.py")]
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}
+    assert not {name: lines for name, lines in lengths.items() if lines > LONGEST}
+
+
+def test_only_the_command_line_prints() -> None:
     printing = {
-        path.name
+        str(path.relative_to(ROOT))
         for path in sources()
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     }
-    assert printing <= set(PRINTING)
+    assert all(path.startswith("mtembed/cli/") for path in printing), printing
+
+
+def runtime(tree: ast.AST, everywhere: bool) -> Iterator[str]:
+    """Top-level packages that code imports when it runs: what stands under TYPE_CHECKING is left out."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").split(".")[0]
+        elif everywhere or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from runtime(node, everywhere)
+
+
+def heavy(path: Path, everywhere: bool) -> set[str]:
+    """Heavy packages that a file imports: anywhere in it, or outside its functions only."""
+    return set(runtime(ast.parse(path.read_text()), everywhere)) & set(HEAVY)
+
+
+def test_only_the_device_stage_imports_torch() -> None:
+    """In ``models`` the loaders do, which a device worker calls; there nothing may at import, but ``networks``."""
+    wrong = {
+        str(path.relative_to(ROOT)): found
+        for name, path in MODULES.items()
+        if room(name) not in LOADS_TORCH and name != "mtembed.models.networks"
+        if (found := heavy(path, everywhere=room(name) != "models"))
+    }
+    assert not wrong
+
+
+@pytest.mark.parametrize("light", ["archive", "check", "cli", "dataset", "geo", "maps", "models", "report", "run"])
+def test_light_rooms_load_no_torch(light: str) -> None:
+    """Every file of the room is imported in a fresh process, but the one in ``models`` that is made of torch."""
+    names = [name for name in MODULES if room(name) == light and name != "mtembed.models.networks"]
+    script = (
+        f"import sys, importlib\nfor name in {names!r}: importlib.import_module(name)\n"
+        f"found = set({HEAVY!r}) & set(sys.modules)\nassert not found, found"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["types", "errors"])
+def test_types_and_errors_import_nothing_of_the_package(name: str) -> None:
+    assert not list(own(PACKAGE / f"{name}.py"))
 
 
 def test_kernels_are_never_imported_by_their_folder() -> None:
     """A top-level ``kernels`` would shadow, or be shadowed by, a package of that name."""
-    assert not (ROOT / "kernels" / "__init__.py").exists()
-    offenders = [path.name for path in sources() for module in imports(path) if module.split(".")[0] == "kernels"]
+    assert not (KERNELS / "__init__.py").exists()
+    offenders = [path.name for path in sources() for name, _ in imported(path) if name.split(".")[0] == "kernels"]
     assert not offenders
 
 
-def test_the_package_imports_nothing_of_the_command_line() -> None:
-    for path in sources():
-        assert path.name == "cli.py" or "mtembed.cli" not in set(imports(path)), path.name
+def test_every_room_is_installed() -> None:
+    listed = (ROOT / "setup.cfg").read_text().split()
+    rooms = {f"mtembed.{path.parent.name}" for path in PACKAGE.glob("*/__init__.py")}
+    assert not {"mtembed", "mtembed.kernels", *rooms} - set(listed)

@@ -17,10 +17,12 @@ import pyarrow.parquet as pq
 
 from mtembed.archive import tiff
 from mtembed.archive.quality import Quality, fragment_quality
-from mtembed.archive.shards import TIME_COLUMNS, UNREADABLE, first_line, open_shard
+from mtembed.archive.shards import TIME_COLUMNS, open_shard
 from mtembed.errors import CellError, DecodeError, ShardError
 from mtembed.geo.fragments import FragmentGrid
+from mtembed.parquet import UNREADABLE, first_line
 from mtembed.ring import Slot
+from mtembed.sources import SOURCES
 from mtembed.types import Cell, CellRecord, CellTiming, DecodedCell, Georeference, MetadataLine, Plane, Source
 
 CORNER_TOLERANCE_M = 1e-6
@@ -98,7 +100,7 @@ def decode_cell(
     timing.encoding = "+".join(sorted({band.info.encoding for band in bands})) if bands else ""
     reference = _georeference(job.bands, bands, warnings)
     baseline = _baseline(timing.product_id)
-    removed = job.remove_offset and job.source != "S1RTC" and _has_offset(baseline)
+    removed = job.remove_offset and SOURCES[job.source].has_offset and _has_offset(baseline)
     record = CellRecord(
         row_group=cell.row_group,
         product_id=timing.product_id,
@@ -166,7 +168,7 @@ def _blob(table: pa.Table, band: str) -> npt.NDArray[np.uint8]:
 
 def _decode_bands(job: DecodeJob, blobs: Sequence[npt.NDArray[np.uint8]], slot: Slot) -> list[Band]:
     """All IFDs first, so that a cell that cannot be used costs no decoding; then the pixels."""
-    expected = "float32" if job.source == "S1RTC" else "uint16"
+    expected = SOURCES[job.source].dtype
     infos = [_parse(band, blob) for band, blob in zip(job.bands, blobs, strict=True)]
     for band, info in zip(job.bands, infos, strict=True):
         if info.dtype != expected:

@@ -43,7 +43,7 @@ def fragment_quality(
     nodata = np.zeros(shape, bool)
     saturated = np.zeros(shape, bool)
     for plane in planes:
-        nodata |= _spread(_nodata(plane, nodata_value), shape)
+        nodata |= _spread(nodata_mask(plane, nodata_value), shape)
         if plane.dtype == np.uint16:
             saturated |= _spread(plane == SATURATED_DN, shape)
     share = _shares(nodata, offsets, size)
@@ -53,7 +53,7 @@ def fragment_quality(
     return Quality(share, full, _shares(_spread((cloud >= 1) & (cloud <= 3), shape), offsets, size))
 
 
-def _nodata(plane: npt.NDArray[Any], tag: float | None) -> npt.NDArray[np.bool_]:
+def nodata_mask(plane: npt.NDArray[Any], tag: float | None) -> npt.NDArray[np.bool_]:
     if plane.dtype == np.uint16:
         return np.asarray(plane == 0)
     bad = ~np.isfinite(plane) | (plane == 0) | (plane == S1_NODATA)

@@ -8,28 +8,23 @@ from __future__ import annotations
 import glob
 import hashlib
 import math
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mtembed.errors import ShardError, UsageError
-from mtembed.types import Cell, MetadataLine, Source
+from mtembed.geo.grid import grid_centre
+from mtembed.parquet import UNREADABLE, first_line
+from mtembed.types import Cell, Fingerprint, MetadataLine, ShardListing
 
-S2_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
 TIME_COLUMNS = ("product_datetime", "timestamp")
 METADATA_COLUMNS = (
     "product_id", "timestamp", "grid_cell", "crs", "centre_lat", "centre_lon", "parquet_url", "parquet_row",
 )  # fmt: skip
-UNREADABLE = (OSError, pa.ArrowException, ValueError)
-"""What pyarrow raises for files that are not what they should be (UnicodeDecodeError, a ValueError, for odd names)."""
-EARTH_RADIUS_KM = 6378.137  # Major TOM grid, `grid.py` of the reference
-GRID_KM = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,27 +46,6 @@ class Selection:
     @property
     def everything(self) -> bool:
         return self.bbox is None and self.cells is None
-
-
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
-    """What identifies an input shard: size in bytes, time stamp, number of rows, sha256 of the Parquet footer."""
-
-    size: int = 0
-    mtime_ns: int = 0
-    rows: int = 0
-    footer_sha256: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ShardPlan:
-    """An opened shard: its fingerprint, the cells wanted of it, and what was odd about its metadata."""
-
-    shard: int
-    fingerprint: Fingerprint
-    cells: tuple[Cell, ...]
-    error: str = ""
-    warnings: tuple[str, ...] = field(default=())
 
 
 def find_shards(names: Iterable[str]) -> list[Path]:
@@ -135,11 +109,6 @@ def open_shard(path: Path) -> pq.ParquetFile:
     return file
 
 
-def first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0]
-
-
 def fingerprint(path: Path, rows: int) -> Fingerprint:
     """Size, time stamp and footer hash of a Parquet file; the footer is read once, as bytes."""
     stat = path.stat()
@@ -151,22 +120,14 @@ def fingerprint(path: Path, rows: int) -> Fingerprint:
     return Fingerprint(stat.st_size, stat.st_mtime_ns, rows, digest)
 
 
-def source_of(columns: Sequence[str]) -> Source | None:
-    """Which Core dataset a shard belongs to, from its band columns; None if it has none of them."""
-    present = set(columns)
-    if "B10" in present:
-        return "S2L1C"
-    if present & set(S2_BANDS):
-        return "S2L2A"
-    return "S1RTC" if present & {"vv", "vh"} else None
-
-
 def missing_columns(columns: Sequence[str], bands: Sequence[str]) -> list[str]:
     """Band columns the model needs and the shard lacks (pyarrow itself drops unknown names silently)."""
     return [name for name in bands if name not in columns]
 
 
-def plan_shard(index: int, path: Path, bands: Sequence[str], lines: MetadataIndex, selection: Selection) -> ShardPlan:
+def plan_shard(
+    index: int, path: Path, bands: Sequence[str], lines: MetadataIndex, selection: Selection
+) -> ShardListing:
     """Open a shard and list its wanted cells.  A shard that cannot be opened comes back with ``error`` set."""
     try:
         file = open_shard(path)
@@ -175,15 +136,15 @@ def plan_shard(index: int, path: Path, bands: Sequence[str], lines: MetadataInde
             columns = file.schema_arrow.names
             missing = missing_columns(columns, (*bands, "product_id", "grid_cell"))
             if missing:
-                return ShardPlan(index, mark, (), f"{path.name} has no column {', '.join(missing)}")
+                return ShardListing(index, mark, (), f"{path.name} has no column {', '.join(missing)}")
             known = lines.of_shard(path.name)
             wanted = _wanted_rows(file, known, selection)
         finally:
             file.close()
     except (ShardError, *UNREADABLE) as error:
-        return ShardPlan(index, Fingerprint(), (), first_line(error))
+        return ShardListing(index, Fingerprint(), (), first_line(error))
     cells = tuple(Cell(index, row, tuple(line for line, _, _ in known.get(row, ()))) for row in wanted)
-    return ShardPlan(index, mark, cells)
+    return ShardListing(index, mark, cells)
 
 
 Located = tuple[MetadataLine, float, float]
@@ -204,27 +165,6 @@ def _locate(file: pq.ParquetFile, row: int, lines: list[Located]) -> tuple[str, 
             return line.grid_cell, lat, lon
     name = str(file.read_row_group(row, columns=["grid_cell"], use_threads=False).column(0)[0].as_py())
     return name, *grid_centre(name)
-
-
-def parse_grid_cell(name: str) -> tuple[int, int]:
-    """'454U_120R' -> (454, 120); down and left are negative.  Raises ValueError for another form."""
-    match = re.fullmatch(r"(\d+)([UD])_(\d+)([LR])", name)
-    if not match:
-        raise ValueError(f"{name!r} is not a Major TOM grid cell such as 454U_120R")
-    row, vertical, col, horizontal = match.groups()
-    return int(row) * (1 if vertical == "U" else -1), int(col) * (1 if horizontal == "R" else -1)
-
-
-def grid_centre(name: str) -> tuple[float, float]:
-    """Latitude and longitude of a grid cell's middle in degrees (its point is the south-west corner); NaN if odd."""
-    try:
-        row, col = parse_grid_cell(name)
-    except ValueError:
-        return math.nan, math.nan
-    step = 180.0 / math.ceil(math.pi * EARTH_RADIUS_KM / GRID_KM)
-    columns = math.ceil(2 * math.pi * EARTH_RADIUS_KM * math.cos(math.radians(row * step)) / GRID_KM)
-    lon = (col + 0.5) * 360.0 / max(1, columns)
-    return (row + 0.5) * step, (lon + 180.0) % 360.0 - 180.0
 
 
 class MetadataIndex:

@@ -13,11 +13,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mtembed.archive.shards import UNREADABLE, first_line
 from mtembed.dataset.folder import read_json
 from mtembed.dataset.part import PART_KEY
 from mtembed.dataset.rows import Dtype, schema
 from mtembed.errors import OutputError, UsageError
+from mtembed.parquet import UNREADABLE, first_line
 
 SAMPLE_BYTES = 2 << 30  # of vectors that are read; more than that is sampled
 PIECE = 4096  # vectors looked at together

@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyproj
 
-from mtembed.archive.shards import UNREADABLE, first_line
 from mtembed.check.findings import FileFindings, Findings, RowFindings
 from mtembed.check.rows import Expected, Extent, Group, check_rows
 from mtembed.dataset.folder import Dataset
 from mtembed.dataset.part import PART_KEY, SHARD_KEY, timing_table
 from mtembed.dataset.rows import Dtype, geo_metadata, row_groups, schema
+from mtembed.parquet import UNREADABLE, first_line
 
 FAILURE_FIELDS = ("shard", "row_group", "grid_cell", "product_id", "stage", "error")
 COUNTED = ("shard", "cells", "failed", "embeddings", "encodings")  # facts that the timing rows repeat

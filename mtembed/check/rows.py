@@ -20,10 +20,10 @@ import pyarrow.compute as pc
 import pyproj
 import shapely
 
-from mtembed.archive.shards import parse_grid_cell
 from mtembed.check.findings import RowFindings
 from mtembed.dataset.unique_id import unique_ids
 from mtembed.geo.fragments import FragmentGrid
+from mtembed.geo.grid import parse_grid_cell
 
 Doubles = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

@@ -16,14 +16,16 @@ import pyarrow.parquet as pq
 from mtembed import models
 from mtembed.archive import tiff
 from mtembed.archive.cell import _baseline, _blob
-from mtembed.archive.quality import _nodata
-from mtembed.archive.shards import S2_BANDS, TIME_COLUMNS, UNREADABLE, find_metadata, first_line, source_of
+from mtembed.archive.quality import nodata_mask
+from mtembed.archive.shards import TIME_COLUMNS, find_metadata
 from mtembed.check import embeddings
 from mtembed.errors import CellError, UsageError
+from mtembed.parquet import UNREADABLE, first_line
+from mtembed.sources import BAND_COLUMNS, CLOUD_MASK, source_of
 from mtembed.types import Source
 
 SAMPLE = 50  # rows of a shard whose GeoTIFFs are looked at
-BANDS = (*S2_BANDS, "vv", "vh", "cloud_mask")
+BANDS = (*BAND_COLUMNS, CLOUD_MASK)
 MAX_PIXELS = 1 << 26  # of one band: eight times the side of Core's
 
 
@@ -166,7 +168,7 @@ def _look(blob: npt.NDArray[np.uint8], facts: BandFacts) -> int | None:
         pixels = np.empty((info.rows, info.cols), info.dtype)
         tiff.decode_into(blob, info, pixels)
         if pixels.dtype in (np.uint16, np.float32):
-            share = float(_nodata(pixels, info.nodata).mean())
+            share = float(nodata_mask(pixels, info.nodata).mean())
     facts.add(info, share)
     return info.epsg
 

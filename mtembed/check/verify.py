@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from mtembed import models
-from mtembed.archive.shards import UNREADABLE, find_shards, fingerprint, first_line, open_shard
+from mtembed.archive.shards import find_shards, fingerprint, open_shard
 from mtembed.check.findings import Findings, Problem, Verdict
 from mtembed.check.part import PartContent, PartOrder, check_part
 from mtembed.check.rows import Expected
@@ -30,6 +30,7 @@ from mtembed.dataset.folder import WORK, Dataset, read_json
 from mtembed.dataset.manifest import totals
 from mtembed.dataset.settings import Settings
 from mtembed.errors import MtembedError, ShardError, UsageError
+from mtembed.parquet import UNREADABLE, first_line
 
 __all__ = ["Problem", "Verdict", "sentence", "verify"]
 

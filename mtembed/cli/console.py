@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 
 from mtembed.errors import MtembedError
 from mtembed.run.progress import ADVICE, Progress
+from mtembed.text import duration
 from mtembed.types import RunSummary
 
 PLAIN_EVERY_S = 30.0
@@ -144,16 +145,6 @@ def progress_line(progress: Progress) -> str:
         + (f"busy: {busy}; {progress.slots - progress.free} of {progress.slots} slots filled; " if busy else "")
         + sentence(progress)
     )
-
-
-def duration(seconds: float) -> str:
-    """'3 h 05 min', '4 min 10 s' or '12 s'."""
-    seconds = round(seconds)
-    if seconds >= 3600:
-        return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
-    if seconds >= 60:
-        return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds} s"
 
 
 def summary(result: RunSummary, kind: Mode) -> None:

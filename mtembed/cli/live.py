@@ -11,8 +11,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from mtembed.cli.console import Every, duration, progress_facts, sentence
+from mtembed.cli.console import Every, progress_facts, sentence
 from mtembed.run.progress import Progress
+from mtembed.text import duration
 
 DRAW_EVERY_S = 0.5
 DEVICES_SHOWN = 8  # more device workers share one line

@@ -11,7 +11,7 @@ from typing import Any
 from mtembed import models
 from mtembed.models import ModelSpec, weights
 from mtembed.models.base import ConstantImage, check
-from mtembed.models.weights import Weights
+from mtembed.types import Weights
 
 WIDE = 160  # columns where the output is not a terminal
 HEADINGS = ("name", "network", "sources", "bands", "px", "D", "weights file", "licence")

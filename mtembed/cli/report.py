@@ -7,11 +7,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from mtembed.cli.console import duration
 from mtembed.report.busy import WorkerUse
-from mtembed.report.limit import counted, milliseconds
 from mtembed.report.roofline import Roof
 from mtembed.report.summary import Report
+from mtembed.text import counted, duration, milliseconds, significant
 
 MOST_WORKERS = 12  # lines before the least busy ones are summed up
 WIDTH = 110  # columns where stdout is not a terminal
@@ -126,8 +125,3 @@ def roofline_sentence(roof: Roof) -> str:
         f"The run reached {roof.share:.0%} of the {best} cells/s that its stages allow together; "
         f"one worker alone read {read} GB/s of images."
     )
-
-
-def significant(value: float) -> str:
-    """Three digits that count: 0.0123, 3.91, 245, 12,300."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"

@@ -27,8 +27,7 @@ from mtembed.dataset.journal import Entry, Journal
 from mtembed.dataset.rows import PartWriter, build_table, row_groups, schema
 from mtembed.errors import CellError, SettingsError
 from mtembed.geo.footprint import footprints
-from mtembed.messages import PartInfo
-from mtembed.types import CellRecord, CellTiming
+from mtembed.types import CellRecord, CellTiming, PartInfo
 
 PART_KEY = b"mtembed"
 SHARD_KEY = b"mtembed.shard"

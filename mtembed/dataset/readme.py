@@ -7,11 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-SOURCES = {
-    "S2L1C": "Sentinel-2 Level-1C (top of atmosphere)",
-    "S2L2A": "Sentinel-2 Level-2A (surface)",
-    "S1RTC": "Sentinel-1 RTC (gamma nought, vv and vh)",
-}
+from mtembed.sources import SOURCES
+
 COLUMNS = (
     ("unique_id", "string", "sha256 of footprint, time stamp, product and vector"),
     ("embedding", "fixed-size list", "the vector"),
@@ -53,7 +50,7 @@ def _front_matter(manifest: Mapping[str, Any]) -> str:
     """YAML; strings are written as JSON, which YAML reads."""
     settings, totals = manifest["settings"], manifest["totals"]
     tags = ["earth-observation", "remote-sensing", "embeddings", "major-tom", "geospatial", "geoparquet"]
-    tags += ["sentinel-1" if settings["source"] == "S1RTC" else "sentinel-2", manifest["model"]["name"]]
+    tags += [SOURCES[settings["source"]].mission, manifest["model"]["name"]]
     size = next((name for limit, name in SIZES if totals["embeddings"] < limit), "n>1B")
     lines = [
         "---",
@@ -81,7 +78,7 @@ def _title(manifest: Mapping[str, Any]) -> str:
     return (
         f"# {_name(manifest)}\n\n"
         f"{totals['embeddings']:,} embeddings of {totals['cells']:,} {_plural('cell', totals['cells'])} "
-        f"of Major TOM Core, {SOURCES[settings['source']]}.\n"
+        f"of Major TOM Core, {SOURCES[settings['source']].description}.\n"
         f"Model: {model['title']}. Each row is a vector of {model['dim']} values for a window of {side} x {side} px."
         + (_SHARED.format(settings["shard_count"]) if settings["shard_count"] > 1 else "")
     )
@@ -115,7 +112,7 @@ def _contents(manifest: Mapping[str, Any]) -> str:
         ("embeddings", f"{totals['embeddings']:,}"),
         ("image encodings met", _counted(totals["encodings"])),
     ]
-    if manifest["settings"]["source"] != "S1RTC":
+    if SOURCES[manifest["settings"]["source"]].has_offset:
         rows.append(("processing baselines met", _counted(totals["baselines"])))
     return "## Contents\n\n" + _table(("what", "how many"), rows)
 

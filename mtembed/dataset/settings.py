@@ -15,8 +15,7 @@ from mtembed import machine
 from mtembed.config import RunConfig
 from mtembed.errors import SettingsError, UsageError
 from mtembed.models import ModelSpec
-from mtembed.models.weights import Weights
-from mtembed.types import Source
+from mtembed.types import Source, Weights
 
 CONV_BATCH = 8  # fragments per forward on CPU: what fits the caches (measured with bench/, see docs)
 VIT_BATCH = 5

@@ -37,6 +37,7 @@ from mtembed.kernels.select import backend
 from mtembed.messages import DeviceJob, EmbedTask
 from mtembed.models.networks import optimise
 from mtembed.ring import Ring, Slot
+from mtembed.sources import SOURCES
 
 LOTS = 3  # one going up, one computed, one coming down
 PATIENCE_S = 0.02  # without a cell for so long, what has arrived is started
@@ -187,7 +188,7 @@ class Card:
         """Bands that came as GeoTIFFs become pixels where they belong."""
         if not lot.encoded:
             return
-        dtype = "float32" if self.job.source == "S1RTC" else "uint16"
+        dtype = SOURCES[self.job.source].dtype
         shapes = [(one.plane.rows, one.plane.cols) for one in lot.encoded]
         images = self.decoder.decode([one.blob for one in lot.encoded], shapes, dtype)
         for one, pixels in zip(lot.encoded, images, strict=True):
@@ -199,7 +200,7 @@ class Card:
 
     def _cut(self, lot: Lot, out: Tensor, count: int) -> None:
         """The first ``count`` fragments of a lot as network input: one kernel."""
-        raw = lot.raw.view(torch.float32 if self.job.source == "S1RTC" else torch.uint16)
+        raw = lot.raw.view(getattr(torch, SOURCES[self.job.source].dtype))
         self.fragment(
             self._array(raw), self._array(lot.planes.there), self._array(lot.fragments.there[:count]),
             self._array(lot.subtract.there), self._array(lot.nodata.there), self.normalisation, self._array(out),

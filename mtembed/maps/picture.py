@@ -19,13 +19,13 @@ import shapely
 
 from mtembed.archive import tiff
 from mtembed.archive.cell import ShardReader
+from mtembed.sources import SOURCES
 from mtembed.types import FloatArray, Source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TITLES: dict[Source, str] = {"S2L1C": "Sentinel-2 L1C", "S2L2A": "Sentinel-2 L2A", "S1RTC": "Sentinel-1 RTC"}
 STRETCH = (2.0, 98.0)  # percentiles of a cell that become black and white
 SCREEN_PX = 400  # a cell is averaged down to about so many pixels a side before it is drawn
 DPI = 100
@@ -81,8 +81,9 @@ def _draw_image(axis: Axes, panel: Panel) -> Extent:
         row, col, side = (value * pixel_km for value in panel.outline)
         corner = (extent[0] + col, extent[3] - row - side)
         axis.add_patch(Rectangle(corner, side, side, fill=False, edgecolor="white", linewidth=1.6))
-    colours = "vv, vh, vv - vh" if panel.source == "S1RTC" else "B04, B03, B02"
-    axis.set_title(f"{TITLES[panel.source]}\n", fontsize=13, color=INK, fontweight="bold")
+    spec = SOURCES[panel.source]
+    colours = ", ".join((*spec.picture, " - ".join(spec.picture)) if spec.radar else spec.picture)
+    axis.set_title(f"{spec.title}\n", fontsize=13, color=INK, fontweight="bold")
     label = f"as red, green, blue: {colours}"
     axis.text(0.5, 1.02, label, transform=axis.transAxes, ha="center", fontsize=9, color=INK)
     _frame(axis, extent)
@@ -131,7 +132,7 @@ def _degrees(value: float, hemispheres: str) -> str:
 
 def read_image(source: Source, shard: Path) -> tuple[FloatArray, Extent, float]:
     """Row group 0 as an image in 0..1, float32 [rows, cols, 3], its (west, east, south, north) and its pixel in km."""
-    names = ("vv", "vh") if source == "S1RTC" else ("B04", "B03", "B02")
+    names = SOURCES[source].picture
     table = ShardReader().row(shard, 0, names)
     bands = []
     for name in names:
@@ -140,7 +141,7 @@ def read_image(source: Source, shard: Path) -> tuple[FloatArray, Extent, float]:
         pixels = np.empty((info.rows, info.cols), info.dtype)
         tiff.decode_into(blob, info, pixels)
         bands.append(_averaged(pixels))
-    if source == "S1RTC":
+    if SOURCES[source].radar:
         vv, vh = (10 * np.log10(np.maximum(band, 1e-5)) for band in bands)
         image = np.stack([_stretched(band) for band in (vv, vh, vv - vh)], axis=-1)
     else:

@@ -7,17 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from mtembed.errors import UsageError
-from mtembed.types import Normalisation, Source
+from mtembed.types import Normalisation, Source, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mtembed.models.weights import Weights
-
-SENTINEL2_L1C = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
-SENTINEL2_L2A = tuple(band for band in SENTINEL2_L1C if band != "B10")
-SENTINEL1 = ("vv", "vh")
-RED_GREEN_BLUE = ("B04", "B03", "B02")
 
 REFLECTANCE = Normalisation("reflectance")
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mtembed.models.base import RED_GREEN_BLUE, KeyLayout, ModelSpec, PublishedWeights
+from mtembed.models.base import KeyLayout, ModelSpec, PublishedWeights
+from mtembed.sources import RED_GREEN_BLUE
 from mtembed.types import Normalisation, Source
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mtembed.models.weights import Weights
+    from mtembed.types import Weights
 
 # ImageNet's mean and std, as in the model's processor configuration.
 _RGB = Normalisation("rgb", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

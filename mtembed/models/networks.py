@@ -19,7 +19,7 @@ from mtembed.types import FloatArray
 
 if TYPE_CHECKING:
     from mtembed.models.base import ModelSpec
-    from mtembed.models.weights import Weights
+    from mtembed.types import Weights
 
 State = dict[str, Tensor]
 

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mtembed.models.base import REFLECTANCE, SENTINEL1, SENTINEL2_L1C, SENTINEL2_L2A, ModelSpec
+from mtembed.models.base import REFLECTANCE, ModelSpec
 from mtembed.models.ssl4eo import DECIBEL
+from mtembed.sources import SENTINEL1, SENTINEL2_L1C, SENTINEL2_L2A
 from mtembed.types import FloatArray, Source
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from mtembed.models.weights import Weights
+    from mtembed.types import Weights
 
 FILTERS = 256
 SIDE = 3

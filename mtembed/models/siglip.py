@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mtembed.models.base import RED_GREEN_BLUE, KeyLayout, ModelSpec, PublishedWeights
+from mtembed.models.base import KeyLayout, ModelSpec, PublishedWeights
+from mtembed.sources import RED_GREEN_BLUE
 from mtembed.types import Normalisation, Source
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from mtembed.models.weights import Weights
+    from mtembed.types import Weights
 
 # Mean and std of the model's hub configuration (open_clip built offline would carry those of another model).
 _RGB = Normalisation("rgb", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mtembed.models.base import REFLECTANCE, SENTINEL1, SENTINEL2_L1C, KeyLayout, ModelSpec, PublishedWeights
+from mtembed.models.base import REFLECTANCE, KeyLayout, ModelSpec, PublishedWeights
+from mtembed.sources import SENTINEL1, SENTINEL2_L1C
 from mtembed.types import Normalisation, Source
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from mtembed.models.weights import Weights
+    from mtembed.types import Weights
 
 # dB statistics of vv and vh, as in the reference embedder and in SSL4EO-S12's own data set code.
 DECIBEL = Normalisation("decibel", mean=(-12.54847273, -20.19237134), std=(5.25697717, 5.91150917))

@@ -17,12 +17,12 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtembed.errors import UsageError, WeightsError
+from mtembed.types import Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,20 +34,6 @@ log = logging.getLogger(__name__)
 RANDOM = "random:"
 _NAMED_KEYS = 3
 _WRAPPERS = ("state_dict", "model")
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """Weights to build a network from: either a file (``path``, ``sha256``) or a ``seed``.
-
-    ``label`` goes into the manifest: the file's name without its folder, or ``random:SEED``; ``sha256`` is the file's
-    (hex), empty for a seed.
-    """
-
-    label: str
-    sha256: str
-    path: Path | None
-    seed: int | None
 
 
 def resolve(spec: ModelSpec, option: str | None) -> Weights:

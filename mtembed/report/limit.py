@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mtembed.text import milliseconds
+
 NEARLY = 0.1  # crews whose busy shares differ by less are told apart by the queue between them
 BUSY = 0.5  # below this share nobody is busy enough to be named as the cause without a doubt
 STAGES_OF = {
@@ -84,19 +86,3 @@ def _faster_model(on_cpu: bool, settings: Mapping[str, Any]) -> str:
         more += ", or a 16-bit --precision" if settings["precision"] == "fp32" else ""
         more += ", or try --engine openvino" if on_cpu and settings["engine"] == "torch" else ""
     return f"{more}; more decode workers would not help."
-
-
-def counted(count: int) -> str:
-    """'1 cell', '1,234 cells'."""
-    return f"{count:,} cell" + ("s" if count != 1 else "")
-
-
-def milliseconds(value: float | None) -> str:
-    """'12 ms', '0.4 ms', '3.1 s', or '-' for None."""
-    if value is None:
-        return "-"
-    if value >= 9_995:
-        return f"{value / 1e3:.0f} s"
-    if value >= 999.5:
-        return f"{value / 1e3:.1f} s"
-    return f"{value:.0f} ms" if value >= 9.95 or not value else f"{value:.1f} ms"

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from mtembed.cli.console import duration
-from mtembed.cli.report import projection_sentence, roofline_sentence, significant, worker_name
+from mtembed.cli.report import projection_sentence, roofline_sentence, worker_name
 from mtembed.report import svg
 from mtembed.report.busy import Work
-from mtembed.report.limit import milliseconds
 from mtembed.report.summary import Report
 from mtembed.report.timings import STAGES, Cells
+from mtembed.text import duration, milliseconds, significant
 
 MOST_WORKERS = 64
 LEAST_MS = 0.1  # left end of the logarithmic scale of stages

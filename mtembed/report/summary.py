@@ -12,15 +12,15 @@ import numpy as np
 
 from mtembed.errors import OutputError, UsageError
 from mtembed.report.busy import Crew, Spread, Work, WorkerUse, intervals
-from mtembed.report.limit import Limit, counted, find_limit
+from mtembed.report.limit import Limit, find_limit
 from mtembed.report.roofline import Roof, roof
 from mtembed.report.timings import STAGES, Cells, DatasetTimings, load
+from mtembed.sources import SOURCES
+from mtembed.text import counted
 
 SCHEMA = "mtembed.report/1"
 FEW_CELLS = 50  # below, medians and projections are rough
 MOST_FAILURES = 10
-# Cells of the whole Major TOM Core (its metadata.parquet; also the grid cells of the paper's Table 1).
-CORE_CELLS = {"S2L1C": 2_245_886, "S2L2A": 2_245_886, "S1RTC": 1_469_955}
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,7 @@ def _notes(timings: DatasetTimings, looked_at: int) -> list[str]:
 
 
 def _projection(source: str, rate: float | None, price: float | None) -> Projection:
-    count = CORE_CELLS[source]
+    count = SOURCES[source].cells_in_core
     hours = count / rate / 3600 if rate else None
     return Projection(f"Core-{source}", count, hours, price, None if hours is None or price is None else hours * price)
 

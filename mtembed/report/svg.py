@@ -13,8 +13,8 @@ from html import escape
 import numpy as np
 
 from mtembed.report.busy import PAUSE_S, Spans, Work, WorkerUse, intervals
-from mtembed.report.limit import milliseconds
 from mtembed.report.timings import Cells, Floats
+from mtembed.text import milliseconds
 from mtembed.types import DECODE_STAGES, DEVICE_STAGES
 
 WIDTH = 960

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from mtembed.archive.shards import UNREADABLE, first_line
 from mtembed.dataset.folder import WORK, Dataset, read_json
 from mtembed.dataset.journal import read_journal
 from mtembed.dataset.part import read_facts, read_timings, timing_table
 from mtembed.errors import OutputError, UsageError
+from mtembed.parquet import UNREADABLE, first_line
 
 STAGES = ("read", "decode", "ring_wait", "upload", "preprocess", "forward", "download", "write", "total")
 TEXTS = ("shard", "status", "stage", "error", "worker", "device")

@@ -21,6 +21,7 @@ from mtembed.run.process import Worker
 from mtembed.run.roofline import decode_trial
 from mtembed.run.trial import network_trial, receive
 from mtembed.run.worker import Job
+from mtembed.sources import SOURCES
 
 if TYPE_CHECKING:
     from mtembed.run.embed import Plan
@@ -91,7 +92,7 @@ def _ask(plan: Plan, job: DeviceJob) -> dict[str, Any]:
     """What the first card can decode; it is asked in a process of its own."""
     assert plan.peek.place is not None
     path, row = plan.peek.place
-    dtype = "float32" if plan.source == "S1RTC" else "uint16"
+    dtype = SOURCES[plan.source].dtype
     question = Job((), ProbeJob(dtype, path, row, plan.spec.bands_for(plan.source)))
     worker = process.start("probe", "probe-0", question, (), layout.device_environment(job))
     try:

@@ -13,17 +13,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mtembed.archive.shards import MetadataIndex, Selection, ShardPlan, find_metadata, plan_shard, read_cell_list
+from mtembed.archive.shards import MetadataIndex, Selection, find_metadata, plan_shard, read_cell_list
 from mtembed.dataset.journal import read_journal
 from mtembed.dataset.part import read_facts
 from mtembed.dataset.settings import Settings, check_same, resolve
 from mtembed.errors import MtembedError
 from mtembed.geo.fragments import FragmentGrid
 from mtembed.models import weights
-from mtembed.models.weights import Weights
 from mtembed.run import sizes as layout
 from mtembed.run.embed import Plan, free_bytes
 from mtembed.run.trial import seconds_per_cell
+from mtembed.text import size
+from mtembed.types import ShardListing, Weights
 
 OPENERS = 8  # threads; opening a shard waits for the disk or the network
 CHUNK = 64  # shards opened ahead of what --limit turns out to need
@@ -167,14 +168,14 @@ def _journalled(plan: Plan, index: int) -> int:
     return len(read_journal(plan.dataset.journal(plan.shards[index].stem))) if plan.earlier else 0
 
 
-def _opened(plan: Plan, finished: dict[int, Any], tick: Tick) -> Iterator[tuple[int, ShardPlan | None]]:
+def _opened(plan: Plan, finished: dict[int, Any], tick: Tick) -> Iterator[tuple[int, ShardListing | None]]:
     """In order, every shard that counts: opened, or None where it has a part already."""
     every = plan.config.limit is not None  # --limit counts the cells of all processes
     wanted = list(range(len(plan.shards))) if every else plan.mine
     bands = plan.spec.bands_for(plan.source)
     indexes, selection = _metadata(plan), _selection(plan)
 
-    def opened(index: int) -> tuple[int, ShardPlan | None]:
+    def opened(index: int) -> tuple[int, ShardListing | None]:
         if index in finished:
             return index, None
         path = plan.shards[index]
@@ -226,7 +227,7 @@ def _time(result: Estimate, trial: Callable[[], float]) -> None:
 
 
 def _lines(found: Estimate) -> Iterator[str]:
-    from mtembed.cli.console import duration
+    from mtembed.text import duration
 
     with_what = f"{found.precision} on {found.processes} x {found.device}"
     yield f"{found.model} on {found.source}, {with_what}, into {found.output}"
@@ -256,12 +257,3 @@ def _unusable(problems: dict[str, str]) -> Iterator[str]:
     yield from (f"  {problem}" for problem in listed)
     if len(problems) > LISTED:
         yield f"  and {len(problems) - LISTED} more"
-
-
-def size(count: float) -> str:
-    """'812 kB', '3.4 GB': decimal units."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"

@@ -22,14 +22,13 @@ from mtembed.dataset.part import WriteJob, read_facts, read_timings
 from mtembed.dataset.settings import Settings, check_same, resolve
 from mtembed.errors import MtembedError, OutputError, SettingsError, UsageError, WorkerError
 from mtembed.models import ModelSpec, weights
-from mtembed.models.weights import Weights
 from mtembed.ring import Ring
 from mtembed.run import process, sizes
 from mtembed.run.pipeline import Crew, Pipeline, Work
 from mtembed.run.process import Fatal, Worker
 from mtembed.run.progress import Progress
 from mtembed.run.worker import Job
-from mtembed.types import RunSummary, Source
+from mtembed.types import RunSummary, Source, Weights
 
 MANIFEST_EVERY_S = 30.0
 # Arrow's own allocator keeps for long what the writer needed for a moment.

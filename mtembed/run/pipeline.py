@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from mtembed import errors
-from mtembed.archive.shards import Fingerprint, ShardPlan
 from mtembed.errors import TooManyFailures, WorkerError
 from mtembed.messages import (
     Appended,
@@ -31,7 +30,6 @@ from mtembed.messages import (
     Key,
     OpenPart,
     PartFinished,
-    PartInfo,
     PartOpened,
     PlanTask,
     SlotRef,
@@ -39,7 +37,7 @@ from mtembed.messages import (
 from mtembed.run.lanes import CARD_TROUBLE, Lane, Lanes
 from mtembed.run.process import Fatal, Ready, Worker
 from mtembed.run.progress import Progress
-from mtembed.types import Cell, CellTiming, DecodedCell
+from mtembed.types import Cell, CellTiming, DecodedCell, Fingerprint, PartInfo, ShardListing
 
 TICK_S = 0.25  # the longest the parent sleeps; a dead worker wakes it at once
 DEATHS_ALLOWED = 2  # a cell that kills so many workers while alone in them is a failed cell
@@ -127,7 +125,7 @@ class Pipeline:
         self.cells: dict[Key, CellState] = {}
         self.parts: dict[int, PartState] = {}
         self.to_plan = deque(self._shards_to_plan())
-        self.plans: dict[int, ShardPlan] = {}
+        self.plans: dict[int, ShardListing] = {}
         self.plan_deaths: Counter[int] = Counter()
         self.next_plan = deque(self.to_plan)
         self.selected = 0
@@ -216,7 +214,7 @@ class Pipeline:
                 return
             if shard in self.work.done:
                 self.to_plan.popleft()
-                self.plans[shard] = ShardPlan(shard, Fingerprint(), ())
+                self.plans[shard] = ShardListing(shard, Fingerprint(), ())
                 self._accept_plans()
                 continue
             worker = self._idle("decode")
@@ -294,12 +292,12 @@ class Pipeline:
         _HANDLERS[type(message)](self, message)
 
     def _answered(self, worker: Worker, message: Any) -> None:
-        key = (message.shard, None) if isinstance(message, ShardPlan) else message.key
+        key = (message.shard, None) if isinstance(message, ShardListing) else message.key
         worker.tasks.pop((key, _ANSWERS[type(message)]))
         if not worker.tasks:
             worker.busy_s += time.monotonic() - worker.busy_since
 
-    def _planned(self, plan: ShardPlan) -> None:
+    def _planned(self, plan: ShardListing) -> None:
         if plan.shard in self.next_plan:  # else the limit was reached meanwhile
             self.plans[plan.shard] = plan
             self._accept_plans()
@@ -321,7 +319,7 @@ class Pipeline:
             if shard in self.work.mine:
                 self._open_part(plan, cells)
 
-    def _open_part(self, plan: ShardPlan, cells: tuple[Cell, ...]) -> None:
+    def _open_part(self, plan: ShardListing, cells: tuple[Cell, ...]) -> None:
         path = self.work.shards[plan.shard]
         info = PartInfo(plan.shard, path.name, path.stem, plan.fingerprint)
         lane = self.lanes.poorest()
@@ -490,7 +488,7 @@ class Pipeline:
         if isinstance(task, PlanTask):
             self.plan_deaths[task.shard] += alone
             if self.plan_deaths[task.shard] >= DEATHS_ALLOWED:
-                self._planned(ShardPlan(task.shard, Fingerprint(), (), f"opening it ended two workers: {cause}"))
+                self._planned(ShardListing(task.shard, Fingerprint(), (), f"opening it ended two workers: {cause}"))
             else:
                 self.to_plan.appendleft(task.shard)
             return
@@ -534,7 +532,7 @@ def _exclusive(worker: Worker, pipeline: Pipeline) -> bool:
 
 
 _HANDLERS: dict[type, Callable[[Pipeline, Any], None]] = {
-    ShardPlan: Pipeline._planned,
+    ShardListing: Pipeline._planned,
     PartOpened: Pipeline._part_opened,
     Decoded: Pipeline._decoded,
     Embedded: Pipeline._embedded,
@@ -542,7 +540,7 @@ _HANDLERS: dict[type, Callable[[Pipeline, Any], None]] = {
     PartFinished: Pipeline._part_finished,
 }
 _ANSWERS: dict[type, type] = {
-    ShardPlan: PlanTask,
+    ShardListing: PlanTask,
     PartOpened: OpenPart,
     Decoded: DecodeTask,
     Embedded: EmbedTask,

@@ -12,16 +12,17 @@ import numpy as np
 from mtembed import machine
 from mtembed.archive import tiff
 from mtembed.archive.cell import cell_blobs
-from mtembed.archive.shards import UNREADABLE, missing_columns, open_shard, source_of
+from mtembed.archive.shards import missing_columns, open_shard
 from mtembed.config import RunConfig
 from mtembed.dataset.settings import Settings, cpu_layout
 from mtembed.errors import MtembedError, ShardError, UsageError
 from mtembed.geo.fragments import FragmentGrid
 from mtembed.messages import DeviceJob
 from mtembed.models import ModelSpec
-from mtembed.models.weights import Weights
+from mtembed.parquet import UNREADABLE
 from mtembed.ring import ALIGNMENT, RingShape, aligned
-from mtembed.types import Source
+from mtembed.sources import SOURCES, source_of
+from mtembed.types import Source, Weights
 
 CORE_SIDE = 1068  # px of the finest band of Major TOM Core
 LARGEST_SIDE = 1440  # a slot takes at least this: Core's S1RTC also has 1424 px cells
@@ -88,7 +89,7 @@ def _first_cell(path: Path, rows: int, source: Source, bands: Sequence[str]) -> 
 def rings(peek: Peek, spec: ModelSpec, settings: Settings, config: RunConfig) -> list[RingShape]:
     """One ring per lane.  Slots take the largest expected cell; their number follows the workers and the memory."""
     side = max(LARGEST_SIDE, round(HEADROOM * max(peek.side)))
-    itemsize = 4 if peek.source == "S1RTC" else 2
+    itemsize = SOURCES[peek.source].itemsize
     planes = sum(aligned(round(side * side * share) * itemsize + ALIGNMENT) for share in peek.band_shares)
     grid = FragmentGrid.of(side, side, settings.fragment_size, settings.overlap, settings.border_shift)
     shape = RingShape(1, len(grid) * spec.dim * np.dtype(np.float32).itemsize, planes)

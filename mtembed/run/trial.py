@@ -17,12 +17,12 @@ from mtembed.dataset.settings import Settings
 from mtembed.errors import WorkerError
 from mtembed.geo.fragments import FragmentGrid
 from mtembed.messages import DeviceJob, Embedded, EmbedTask, SlotRef
-from mtembed.models.weights import Weights
 from mtembed.ring import Ring, Slot
 from mtembed.run import process, sizes
 from mtembed.run.process import Fatal, Worker
 from mtembed.run.worker import Job
-from mtembed.types import DEVICE_STAGES, CellRecord, CellTiming, DecodedCell, Georeference
+from mtembed.sources import SOURCES
+from mtembed.types import DEVICE_STAGES, CellRecord, CellTiming, DecodedCell, Georeference, Weights
 
 if TYPE_CHECKING:
     from mtembed.run.embed import Plan
@@ -128,7 +128,7 @@ def receive(worker: Worker, patience: float) -> Any:
 
 def _made_up(plan: Plan, settings: Settings, slot: Slot) -> DecodedCell:
     """A cell of the input's size and band layout, full of noise."""
-    noise, dtype = np.random.default_rng(SEED), "float32" if plan.source == "S1RTC" else "uint16"
+    noise, dtype = np.random.default_rng(SEED), SOURCES[plan.source].dtype
     rows, cols = (max(side, settings.fragment_size) for side in plan.peek.side)
     planes = []
     for share in plan.peek.band_shares:
@@ -140,4 +140,4 @@ def _made_up(plan: Plan, settings: Settings, slot: Slot) -> DecodedCell:
     grid = FragmentGrid.of(rows, cols, settings.fragment_size, settings.overlap, settings.border_shift)
     place = Georeference(32631, 500_000.0, 5_000_000.0, 10.0, 10.0, rows, cols)
     record = CellRecord(0, "", "", "", place, settings.fragment_size, grid.offsets())
-    return DecodedCell(tuple(planes), "float32" if dtype == "float32" else "uint16", record)
+    return DecodedCell(tuple(planes), dtype, record)

@@ -9,18 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mtembed.archive.shards import (
-    MetadataIndex,
-    Selection,
-    find_shards,
-    grid_centre,
-    open_shard,
-    parse_grid_cell,
-    plan_shard,
-    read_cell_list,
-    source_of,
-)
+from mtembed.archive.shards import MetadataIndex, Selection, find_shards, open_shard, plan_shard, read_cell_list
 from mtembed.errors import ShardError, UsageError
+from mtembed.geo.grid import grid_centre, parse_grid_cell
+from mtembed.sources import source_of
 
 BANDS = ("vv", "vh")
 

@@ -12,11 +12,12 @@ import pytest
 from rich.console import Console
 
 from mtembed.cli import console
-from mtembed.cli.console import Every, JsonView, PlainView, QuietView, duration, progress_facts, progress_line
+from mtembed.cli.console import Every, JsonView, PlainView, QuietView, progress_facts, progress_line
 from mtembed.cli.live import LiveView, draw
 from mtembed.errors import UsageError
 from mtembed.run.process import Worker
 from mtembed.run.progress import ADVICE, Progress
+from mtembed.text import duration
 from mtembed.types import CellTiming, RunSummary
 
 

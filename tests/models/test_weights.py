@@ -20,7 +20,8 @@ from mtembed import models
 from mtembed.errors import UsageError, WeightsError
 from mtembed.models.base import KeyLayout
 from mtembed.models.dinov2 import from_transformers
-from mtembed.models.weights import Weights, read_state, require_fit, resolve
+from mtembed.models.weights import read_state, require_fit, resolve
+from mtembed.types import Weights
 
 PLAIN = (KeyLayout("plain", dropped=("fc.*", "*mask_token")),)
 OPEN_CLIP = models.get("siglip").layouts

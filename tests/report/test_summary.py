@@ -18,15 +18,17 @@ from hypothesis import strategies as st
 
 import mtembed
 from mtembed.cli import app
-from mtembed.cli.report import significant, text
+from mtembed.cli.report import text
 from mtembed.dataset.journal import HEAD, Journal, read_journal
 from mtembed.dataset.part import timing_table
 from mtembed.errors import OutputError, UsageError
 from mtembed.report.busy import Spans
-from mtembed.report.limit import find_limit, milliseconds
-from mtembed.report.summary import CORE_CELLS, Report, report
+from mtembed.report.limit import find_limit
+from mtembed.report.summary import Report, report
 from mtembed.report.svg import nice, worked
 from mtembed.report.timings import STAGES, load
+from mtembed.sources import SOURCES
+from mtembed.text import milliseconds, significant
 from mtembed.types import CellTiming
 
 BOOT = 1_800_000_000.0  # seconds since 1970 at which the clock of the invented cells was zero
@@ -218,7 +220,7 @@ def test_the_whole_archive_at_the_rate_while_at_work(tmp_path: Path, price: floa
     assert (plan.archive, plan.cells) == ("Core-S2L1C", 2_245_886)
     assert plan.hours == pytest.approx(2_245_886 / 3600, rel=1e-3)
     assert plan.cost == (None if price is None else pytest.approx(3 * 2_245_886 / 3600, rel=1e-3))
-    assert CORE_CELLS["S1RTC"] == 1_469_955
+    assert SOURCES["S1RTC"].cells_in_core == 1_469_955
 
 
 # -- what limits ----------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mtembed.run.embed import embed
-from tests import independent
+from tests.tools import independent
 
 SAMPLE = Path(__file__).resolve().parents[2] / "mtembed" / "sample"
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")

@@ -9,9 +9,8 @@ import numpy as np
 from mtembed import models
 from mtembed.geo.fragments import FragmentGrid
 from mtembed.messages import DeviceJob, EmbedTask, SlotRef
-from mtembed.models.weights import Weights
 from mtembed.ring import Ring, RingShape, Slot
-from mtembed.types import CellRecord, CellTiming, DecodedCell, Georeference, Source
+from mtembed.types import CellRecord, CellTiming, DecodedCell, Georeference, Source, Weights
 
 FACTORS = (1, 2, 6)  # resolutions of Sentinel-2's bands
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from mtembed import models
 from mtembed.models.base import ModelSpec
-from mtembed.models.weights import Weights
+from mtembed.types import Weights
 
 PARITY = 1e-5
 State = dict[str, torch.Tensor]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from parity.small_networks import PARITY, State, error, from_file, image, shaken, small_dinov2, small_siglip
+from tests.models.parity.small_networks import PARITY, State, error, from_file, image, shaken, small_dinov2, small_siglip
 
 from mtembed import models
 from mtembed.models.networks import LatentPool, optimise, resampled_positions
