@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models.parity.small_networks import error, image, shaken, small_dinov2, small_siglip
 
 from mtembed import models
 from mtembed.engine.packed import PackedBottleneck, PackedConvolution, PackedLinear, pack
 from mtembed.models.base import ModelSpec
 from mtembed.models.networks import fill, optimise
 from mtembed.types import Weights
+from tests.models.parity.small_networks import error, image, shaken, small_dinov2, small_siglip
 
 SIZE = 112
 SMALL = {"dinov2": small_dinov2, "siglip": small_siglip}

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.models.parity.small_networks import PARITY, error, image, shaken, small_dinov2, small_siglip
 
 from mtembed import models
 from mtembed.errors import UsageError
@@ -24,6 +23,7 @@ from mtembed.models.networks import fill, optimise
 from mtembed.models.rcf import BIAS, filters
 from mtembed.models.weights import resolve
 from mtembed.types import Weights
+from tests.models.parity.small_networks import PARITY, error, image, shaken, small_dinov2, small_siglip
 
 # torchgeo, transformers and what they import warn about their own dependencies and about coming changes.
 pytestmark = [

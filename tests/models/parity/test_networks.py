@@ -10,12 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.models.parity.small_networks import PARITY, State, error, from_file, image, shaken, small_dinov2, small_siglip
 
 from mtembed import models
 from mtembed.models.networks import LatentPool, optimise, resampled_positions
 from mtembed.models.rcf import BIAS, filters
 from mtembed.models.weights import resolve
+from tests.models.parity.small_networks import (
+    PARITY,
+    State,
+    error,
+    from_file,
+    image,
+    shaken,
+    small_dinov2,
+    small_siglip,
+)
 
 # torchgeo, transformers and what they import warn about their own dependencies and about coming changes.
 pytestmark = [
