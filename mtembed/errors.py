@@ -5,7 +5,7 @@ MtembedError            exit 1
   SettingsError                  the folder was made with other settings
   LockedError                    another run holds the folder
   WeightsError                   weights cannot be had or do not fit
-  OutputError                    the output folder cannot be written
+  OutputError                    the output folder cannot be written, or what is in it cannot be read
   TooManyFailures                --max-failures reached
   WorkerError                    workers cannot be started or keep dying
   CellError                      one cell fails, the run goes on; carries the stage
@@ -41,7 +41,7 @@ class WeightsError(MtembedError):
 
 
 class OutputError(MtembedError):
-    """The output folder cannot be written."""
+    """The output folder cannot be written, or what is in it cannot be read."""
 
 
 class TooManyFailures(MtembedError):
