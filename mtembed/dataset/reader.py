@@ -11,7 +11,6 @@ are kept.  Memory holds about a batch, whatever the size of files and row groups
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,42 +21,26 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mtembed.archive.shards import fingerprint
 from mtembed.dataset import columns as forms
-from mtembed.dataset.folder import read_json
+from mtembed.dataset.files import (
+    VECTORS,
+    EmbeddingFile,
+    Footer,
+    Maker,
+    Name,
+    common_maker,
+    damaged,
+    find_files,
+    open_file,
+    require_same,
+    shared_folder,
+)
 from mtembed.errors import OutputError, UsageError
-from mtembed.parquet import UNREADABLE, first_line
-from mtembed.types import Fingerprint, FloatArray
+from mtembed.parquet import UNREADABLE
+from mtembed.types import FloatArray
 
-Name = str | Path
-VECTORS = "embedding"
 BATCH_ROWS = 65_536
 BATCH_BYTES = 64 << 20  # of float32 vectors: a batch has fewer rows where they would take more
-BUFFER_BYTES = 4 << 20  # read at a time from a column chunk
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddingFile:
-    """One file: ``name`` is its path below the folder all files share, ``mark`` its size, time, rows, footer hash."""
-
-    path: Path
-    name: str
-    row_groups: tuple[int, ...]
-    dtype: str
-    mark: Fingerprint
-
-    @property
-    def rows(self) -> int:
-        return self.mark.rows
-
-    def source(self) -> dict[str, Any]:
-        """What identifies the file in a result made from it; the same on every machine."""
-        return {
-            "file": self.name,
-            "rows": self.rows,
-            "bytes": self.mark.size,
-            "footer_sha256": self.mark.footer_sha256,
-        }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -181,7 +164,7 @@ class EmbeddingDataset:
         names = [*columns, *([VECTORS] if vectors else [])]
         at_once = max(1, min(rows, BATCH_BYTES // (4 * self.dim))) if vectors else rows
         try:
-            with _open(source.path) as file:
+            with open_file(source.path) as file:
                 if file.metadata.num_rows != source.rows:
                     raise OutputError(f"{source.path} changed while it was read: run the same command again")
                 yield from file.iter_batches(at_once, row_groups=groups, columns=names)
@@ -208,15 +191,15 @@ def open_dataset(name: Name | Sequence[Name]) -> EmbeddingDataset:
     """
     names = [name] if isinstance(name, str | Path) else list(name)
     paths = list(dict.fromkeys(path.absolute() for one in names for path in find_files(one)))
-    opened = [_Opened.of(path) for path in paths]
+    opened = [Footer.of(path) for path in paths]
     title = Path(names[0]).absolute().name if len(names) == 1 else f"{Path(names[0]).absolute().name} and others"
     filled = [one for one in opened if one.dim is not None and one.mark.rows]
     if not filled:
         raise UsageError(f"{title} has no rows: name a dataset with embeddings in it")
-    _require_same(filled, "dim", "{} has vectors of {} values and {} of {}")
-    makers = {path: _Maker.of(path) for path in paths}
-    model, root, manifest = _common(makers)
-    shared = _shared_folder(paths)
+    require_same(filled, "dim", "{} has vectors of {} values and {} of {}")
+    makers = {path: Maker.of(path) for path in paths}
+    model, root, manifest = common_maker(makers)
+    shared = shared_folder(paths)
     return EmbeddingDataset(
         name=title,
         files=tuple(
@@ -230,143 +213,3 @@ def open_dataset(name: Name | Sequence[Name]) -> EmbeddingDataset:
         root=root,
         manifest=manifest,
     )
-
-
-def find_files(name: Name) -> list[Path]:
-    """Paths of the files that a name stands for, sorted.  Raises UsageError where there are none."""
-    if "://" in str(name) or str(name).startswith("hf:"):
-        raise UsageError(f"{name} is a URL, and embeddings are read from local files: download it and name the folder")
-    path = Path(name)
-    if path.is_dir():
-        folder = path / "embeddings" if (path / "embeddings").is_dir() else path
-        found = [p for p in folder.glob("*.parquet") if p.name != "metadata.parquet" and not p.name.startswith(".")]
-        if not found:
-            inside = sorted(p.parent.name for p in path.glob("*/embeddings"))
-            advice = f"name one of {', '.join(inside[:5])} in it" if inside else "name a folder of embedding files"
-            raise UsageError(f"{name} is a folder without embeddings: {advice}")
-    elif path.exists():
-        found = [path]
-    else:
-        found = [p for p in map(Path, glob.glob(str(name), recursive=True)) if p.is_file()]  # noqa: PTH207
-        if not found:
-            raise UsageError(f"no file of embeddings matches {name}: name a dataset's folder, files or a glob")
-    return sorted(found)
-
-
-def damaged(path: Path, error: BaseException) -> str:
-    """The sentence for a file of embeddings that cannot be read."""
-    return f"{path} cannot be read ({first_line(error).rstrip('.')}): copy it again, or make it again"
-
-
-def _open(path: Path) -> pq.ParquetFile:
-    return pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES, page_checksum_verification=True)
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """What a footer says; ``dim`` is None for lists of unknown length (a file without rows)."""
-
-    path: Path
-    row_groups: tuple[int, ...]
-    columns: tuple[str, ...]
-    dtype: str
-    dim: int | None
-    mark: Fingerprint
-
-    @classmethod
-    def of(cls, path: Path) -> _Opened:
-        """Raises UsageError where there are no vectors, OutputError where the file cannot be read."""
-        try:
-            with _open(path) as file:
-                arrow, footer = file.schema_arrow, file.metadata
-                if VECTORS not in arrow.names:
-                    raise UsageError(f"{path} has no column {VECTORS}: name files of embeddings")
-                kind = arrow.field(VECTORS).type
-                found = forms.vector_type(kind)
-                if found is None:
-                    raise UsageError(
-                        f"the column {VECTORS} of {path} is {kind}, which is no list of 16 to 64 bit floats"
-                    )
-                dtype, dim = found
-                if dim is None:
-                    dim = _measured(file)
-                groups = tuple(footer.row_group(i).num_rows for i in range(footer.num_row_groups))
-                return cls(
-                    path=path,
-                    row_groups=groups,
-                    columns=tuple(name for name in arrow.names if name != VECTORS),
-                    dtype=dtype,
-                    dim=dim,
-                    mark=fingerprint(path, footer.num_rows),
-                )
-        except UNREADABLE as error:
-            raise OutputError(damaged(path, error)) from error
-
-
-def _measured(file: pq.ParquetFile) -> int | None:
-    """The length of the first vector of a file of lists; None where all are null."""
-    for batch in file.iter_batches(64, columns=[VECTORS]):
-        found = forms.lengths(batch.column(0))
-        if (found >= 0).any():
-            return int(found[found >= 0][0])
-    return None
-
-
-def _require_same(opened: Sequence[_Opened], attribute: str, sentence: str) -> None:
-    first = opened[0]
-    for other in opened[1:]:
-        one, two = getattr(first, attribute), getattr(other, attribute)
-        if one != two:
-            text = sentence.format(first.path, one, other.path, two)
-            raise UsageError(f"{text}: these are two datasets, name one of them")
-
-
-@dataclass(frozen=True, slots=True)
-class _Maker:
-    """What a manifest says of the model; ``weights`` tells two sets of weights of one model apart."""
-
-    root: Path
-    model: str
-    weights: str
-    manifest: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, path: Path) -> _Maker | None:
-        root = path.parent.parent if path.parent.name == "embeddings" else path.parent
-        found = min(root.glob("manifest*.json"), default=None)
-        if found is None:
-            return None
-        try:
-            content = read_json(found)
-        except OutputError as error:
-            raise OutputError(f"{found} is no JSON object: restore it, or move it away") from error
-        settings, weights = content.get("settings"), content.get("weights")
-        if not (isinstance(settings, Mapping) and isinstance(settings.get("model"), str)):
-            return None  # another program's
-        mark = weights.get("sha256") or weights.get("file") if isinstance(weights, Mapping) else None
-        return cls(root, settings["model"], str(mark or settings.get("weights")), content)
-
-
-def _common(makers: Mapping[Path, _Maker | None]) -> tuple[str | None, Path | None, Mapping[str, Any] | None]:
-    """Model, root and manifest that all files have in common.  Raises UsageError for two models."""
-    known = [(path, maker) for path, maker in makers.items() if maker is not None]
-    for path, maker in known[1:]:
-        first_path, first = known[0]
-        for what, one, two in (("model", first.model, maker.model), ("weights", first.weights, maker.weights)):
-            if one != two:
-                raise UsageError(
-                    f"{first_path} was made with {what} {one} and {path} with {two}: "
-                    "these are two datasets, name one of them"
-                )
-    if not known or len(known) < len(makers):
-        return None, None, None
-    maker = known[0][1]
-    alone = len({other.root for _, other in known}) == 1
-    return maker.model, maker.root if alone else None, maker.manifest if alone else None
-
-
-def _shared_folder(paths: Sequence[Path]) -> Path:
-    shared = paths[0].parent
-    while not all(path.is_relative_to(shared) for path in paths):
-        shared = shared.parent
-    return shared
