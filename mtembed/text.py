@@ -29,9 +29,14 @@ def significant(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 
 
+def plural(count: int, noun: str) -> str:
+    """'1 shard', '1,234 shards'."""
+    return f"{count:,} {noun}" + ("s" if count != 1 else "")
+
+
 def counted(count: int) -> str:
     """'1 cell', '1,234 cells'."""
-    return f"{count:,} cell" + ("s" if count != 1 else "")
+    return plural(count, "cell")
 
 
 def size(count: float) -> str:

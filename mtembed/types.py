@@ -134,7 +134,10 @@ class Georeference:
 
 DECODE_STAGES = ("read", "decode")
 DEVICE_STAGES = ("upload", "preprocess", "forward", "download")
-"""Fields of a ``CellTiming``: what a decode worker and a device worker do for a cell."""
+STAGES_OF = {"decode": DECODE_STAGES, "device": DEVICE_STAGES, "write": ("write",)}
+"""What a worker of each kind does for a cell; fields of a ``CellTiming``."""
+STAGES = (*DECODE_STAGES, "ring_wait", *DEVICE_STAGES, "write", "total")
+"""All fields of a ``CellTiming`` that are milliseconds, in the order in which a cell goes through them."""
 
 
 @dataclass(slots=True)

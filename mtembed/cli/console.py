@@ -1,223 +1,153 @@
-"""What a run looks like: a live table on a terminal, plain lines elsewhere, one JSON object per line on request."""
+"""What is printed, and how: results on stdout, everything else on stderr; text for people or one JSON object per line.
+
+A ``Speech`` is made of the options ``--json``, ``--quiet`` and ``--verbose``, wherever they came from.  Control
+characters in a text (from a file name, a column, an archive) are shown as escapes and never reach a terminal.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
+import shutil
 import sys
-import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from mtembed.errors import MtembedError
-from mtembed.run.progress import ADVICE, Progress
-from mtembed.text import duration
-from mtembed.types import RunSummary
 
-PLAIN_EVERY_S = 30.0
-JSON_EVERY_S = 1.0
-Mode = Literal["live", "plain", "json", "quiet"]
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
-
-class View(Protocol):
-    """Shows a run while it lasts."""
-
-    def tick(self, progress: Progress) -> None: ...
-    def note(self, text: str) -> None: ...
-    def close(self) -> None: ...
+WIDE = 160  # columns where the output is not a terminal
+# C0 but for tab and line feed, DEL, C1, line separators, marks and overrides of the writing direction, lone surrogates
+CONTROL = re.compile(
+    "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
-def mode(as_json: bool, quiet: bool) -> Mode:
-    if as_json:
-        return "json"
-    if quiet:
-        return "quiet"
-    return "live" if sys.stderr.isatty() else "plain"
+class OutputLost(MtembedError):
+    """Standard output cannot be written."""
 
 
-def view(kind: Mode) -> View:
-    if kind == "live":
-        from mtembed.cli.live import LiveView
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """How a command speaks.
 
-        return LiveView()
-    views: dict[str, type[View]] = {"plain": PlainView, "json": JsonView, "quiet": QuietView}
-    return views[kind]()
+    Parameters
+    ----------
+    json
+        One JSON object per line instead of text.
+    quiet
+        Errors only.
+    verbose
+        Tracebacks with errors.
+    """
 
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
 
-class Every:
-    """True when called, but at most once in ``seconds``; ``at_once``: also on the first call."""
+    @property
+    def live(self) -> bool:
+        """Something may be drawn on the terminal while one waits."""
+        return not self.json and not self.quiet and sys.stderr.isatty()
 
-    def __init__(self, seconds: float, at_once: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
-        self._seconds, self._clock = seconds, clock
-        self._next = clock() + (0.0 if at_once else seconds)
+    def show(self, result: str | RenderableType, facts: Iterable[Mapping[str, Any]]) -> None:
+        """A result on stdout: text or tables for people, or its facts as one JSON object per line."""
+        if self.json:
+            for fact in facts:
+                emit(fact)
+        elif not self.quiet:
+            _write(clean(result) + "\n" if isinstance(result, str) else _rendered(result))
 
-    def __call__(self) -> bool:
-        due = self._clock() >= self._next
-        if due:
-            self._next = self._clock() + self._seconds
-        return due
+    def fail(self, error: BaseException, message: str, exit_code: int) -> None:
+        """An error: one sentence on stderr, before it the traceback if that was asked for."""
+        if self.verbose:
+            say("".join(traceback.format_exception(error)).rstrip())
+        if self.json:
+            name = type(error).__name__
+            emit({"event": "error", "error": name, "message": message, "exit_code": exit_code})
+        say(f"mtembed: {' '.join(message.split())}")
 
+    @contextlib.contextmanager
+    def counting(self, label: str) -> Iterator[Callable[[int, int], None]]:
+        """A progress bar on a terminal, nothing elsewhere; to be told (done, total)."""
+        if not self.live:
+            yield lambda done, total: None
+            return
+        from rich.console import Console
+        from rich.progress import Progress
 
-class QuietView:
-    """Nothing but errors."""
-
-    def tick(self, progress: Progress) -> None:
-        del progress
-
-    def note(self, text: str) -> None:
-        del text
-
-    def close(self) -> None:
-        return
-
-
-class PlainView:
-    """A line every half minute, on stderr."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._due = Every(PLAIN_EVERY_S, at_once=False, clock=clock)
-
-    def tick(self, progress: Progress) -> None:
-        if self._due():
-            say(progress_line(progress))
-
-    def note(self, text: str) -> None:
-        say(text)
-
-    def close(self) -> None:
-        return
-
-
-class JsonView:
-    """One event per line on stdout."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._due = Every(JSON_EVERY_S, clock=clock)
-
-    def tick(self, progress: Progress) -> None:
-        if self._due():
-            emit({"event": "progress", **progress_facts(progress)})
-
-    def note(self, text: str) -> None:
-        emit({"event": "note", "text": text})
-
-    def close(self) -> None:
-        return
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(label)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def progress_facts(progress: Progress) -> dict[str, Any]:
-    """The live numbers as plain data."""
-    eta = progress.eta_s
-    return {
-        "cells_done": progress.done,
-        "cells_failed": progress.failed,
-        "cells_resumed": progress.resumed,
-        "cells_remaining": progress.remaining,
-        "shards_done": progress.shards_done,
-        "shards": progress.shards,
-        "cells_per_s": round(progress.cells_per_s, 3),
-        "bytes_per_s": round(progress.bytes_per_s),
-        "eta_s": None if eta is None else round(eta),
-        "busy": {kind: round(share, 3) for kind, share in progress.busy.items()},
-        "devices": {name: round(share, 3) for name, share in progress.devices.items()},
-        "queue": {"ready": progress.ready, "free_slots": progress.free, "slots": progress.slots},
-        "worker_deaths": progress.deaths,
-        "limiting": progress.limiting,
-        "sentence": sentence(progress),
-        "elapsed_s": round(progress.elapsed_s, 1),
-    }
-
-
-def sentence(progress: Progress) -> str:
-    """What limits the run right now."""
-    return "stopping: finishing what is in flight" if progress.stopping else ADVICE[progress.limiting]
-
-
-def progress_line(progress: Progress) -> str:
-    """Everything of ``progress_facts`` that fits a line of a log."""
-    facts = progress_facts(progress)
-    left = "" if facts["eta_s"] is None else f", {duration(facts['eta_s'])} left"
-    failed = f", {facts['cells_failed']} failed" if facts["cells_failed"] else ""
-    busy = ", ".join(f"{kind} {share:.0%}" for kind, share in progress.busy.items())
-    return (
-        f"{facts['cells_done']} cells done{failed}, {facts['cells_remaining']} to go, "
-        f"{facts['cells_per_s']:.2f} cells/s, {facts['bytes_per_s'] / 1e9:.3f} GB/s read{left}; "
-        + (f"busy: {busy}; {progress.slots - progress.free} of {progress.slots} slots filled; " if busy else "")
-        + sentence(progress)
-    )
-
-
-def summary(result: RunSummary, kind: Mode) -> None:
-    """The end of a run."""
-    if kind == "json":
-        emit({"event": "end", **summary_facts(result)})
-        return
-    if kind == "quiet":
-        return
-    if result.message:
-        say(result.message)
-    rate = f" at {result.new_cells / result.seconds:.2f} cells/s" if result.new_cells else ""
-    say(
-        f"{result.output}: {result.embeddings} embeddings of {result.cells} cells"
-        + (f", {result.new_cells} of them now in {duration(result.seconds)}{rate}" if result.new_cells else "")
-    )
-    if result.failed:
-        listed = f"{result.output}/failures.jsonl"
-        failed, them = (
-            ("1 cell failed and is", "it") if result.failed == 1 else (f"{result.failed} cells failed and are", "them")
-        )
-        say(f"{failed} listed in {listed}; --retry-failed tries {them} again")
-
-
-def summary_facts(result: RunSummary) -> dict[str, Any]:
-    names = (
-        "output",
-        "model",
-        "source",
-        "cells",
-        "failed",
-        "embeddings",
-        "new_cells",
-        "seconds",
-        "exit_code",
-        "message",
-    )
-    return {name: getattr(result, name) for name in names}
-
-
-def show(text: str, facts: Iterable[Mapping[str, Any]], kind: Mode) -> None:
-    """A result on stdout: the text, or its facts as one JSON object per line."""
-    if kind == "json":
-        for fact in facts:
-            emit(fact)
-    elif kind != "quiet":
-        print(text, flush=True)
-
-
-@contextlib.contextmanager
-def counting(label: str, kind: Mode) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on a terminal, nothing elsewhere; to be told (done, total)."""
-    if kind != "live":
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    with Bar(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def fail(error: MtembedError, kind: Mode) -> None:
-    """An error: one sentence on stderr."""
-    if kind == "json":
-        emit({"event": "error", "error": type(error).__name__, "message": str(error), "exit_code": error.exit_code})
-    say(f"mtembed: {error}")
+def clean(text: str) -> str:
+    """The text with every control character as an escape such as ``\\x1b``."""
+    return CONTROL.sub(lambda found: found.group().encode("unicode_escape", "surrogatepass").decode("ascii"), text)
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    """A line on stderr.  Nothing can be done when that is lost: the work goes on."""
+    with contextlib.suppress(OSError, ValueError):
+        print(clean(text), file=sys.stderr, flush=True)
 
 
 def emit(event: Mapping[str, Any]) -> None:
-    print(json.dumps(event, ensure_ascii=False), flush=True)
+    """A line of JSON on stdout, ASCII only, so that it survives every encoding.  Raises OutputLost."""
+    _write(json.dumps(event) + "\n")
+
+
+def _write(text: str) -> None:
+    """On stdout, at once.  Raises BrokenPipeError when the reader has left, OutputLost for every other reason."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputLost(f"standard output cannot be written ({error.strerror}): redirect it elsewhere") from error
+
+
+def _rendered(result: RenderableType) -> str:
+    """Tables as text, coloured on a terminal."""
+    from rich.console import Console
+
+    console = Console(file=sys.stdout, width=shutil.get_terminal_size((WIDE, 24)).columns, highlight=False)
+    with console.capture() as captured:
+        console.print(result)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+
+
+def open_streams() -> None:
+    """Give the process the three standard streams it may have been started without, and make printing safe.
+
+    A missing one becomes the null device, so that no file or socket is opened under its number; what an encoding cannot
+    say is replaced.
+    """
+    for number, mode in ((0, "r"), (1, "w"), (2, "w")):
+        name = ("stdin", "stdout", "stderr")[number]
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", errors="replace", closefd=False))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure:
+            reconfigure(errors="replace")
+
+
+def abandon_stdout() -> None:
+    """Nobody reads stdout any more: Python is not to complain when it flushes it at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,9 +11,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from mtembed.cli.console import Every, progress_facts, sentence
+from mtembed.cli.console import clean, say
+from mtembed.cli.progress import Every, progress_facts, sentence, summary
 from mtembed.run.progress import Progress
 from mtembed.text import duration
+from mtembed.types import RunSummary
 
 DRAW_EVERY_S = 0.5
 DEVICES_SHOWN = 8  # more device workers share one line
@@ -33,10 +35,14 @@ class LiveView:
             self._live.update(draw(progress), refresh=True)
 
     def note(self, text: str) -> None:
-        self._live.console.print(text, style="dim", markup=False, highlight=False)
+        self._live.console.print(clean(text), style="dim", markup=False, highlight=False)
 
     def close(self) -> None:
         self._live.stop()
+
+    def end(self, result: RunSummary) -> None:
+        for line in summary(result):
+            say(line)
 
 
 def draw(progress: Progress) -> Group:

@@ -1,25 +1,53 @@
-"""The models as a table, and what ``mtembed models --check`` finds.  Returns text and plain data, prints nothing."""
+"""``mtembed models``: the list, and ``--check`` for one of them."""
 
 from __future__ import annotations
 
 import dataclasses
-import io
-import shutil
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
-from mtembed import models
-from mtembed.models import ModelSpec, weights
-from mtembed.models.base import ConstantImage, check
-from mtembed.types import Weights
+from cyclopts import Parameter
 
-WIDE = 160  # columns where the output is not a terminal
-HEADINGS = ("name", "network", "sources", "bands", "px", "D", "weights file", "licence")
+from mtembed.cli.options import SPEECH, Talk
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from mtembed.models import ModelSpec
+    from mtembed.models.base import ConstantImage
+    from mtembed.types import Weights
+
+HEADINGS = ("name", "network", "sources", "bands", "px", "D", "licence", "weights file")
+RANDOM = "These weights are RANDOM: good for tests and benchmarks, not for embeddings that mean something."
+
+
+def models(
+    *,
+    check: Annotated[
+        str | None, Parameter(name="--check", help="Load this model's weights and embed known constant images.")
+    ] = None,
+    weights: Annotated[str | None, Parameter(help="With --check: a weights file, or random:SEED.")] = None,
+    talk: Talk = SPEECH,
+) -> int:
+    """List the models, or check one."""
+    if check is None:
+        talk.show(listed(), facts())
+        return 0
+    result = check_model(check, weights)
+    talk.show(checked(result), [result])
+    return 0 if result["behaves"] else 1
+
+
+def specs() -> list[ModelSpec]:
+    """Every model's record, by name."""
+    from mtembed import models as registry
+
+    return [registry.get(name) for name in registry.names()]
 
 
 def facts() -> list[dict[str, Any]]:
     """One plain record for each model."""
-    return [_facts(models.get(name)) for name in models.names()]
+    return [_facts(spec) for spec in specs()]
 
 
 def _facts(spec: ModelSpec) -> dict[str, Any]:
@@ -39,9 +67,13 @@ def _facts(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-def table() -> str:
-    """All models, as wide as the terminal."""
-    return render(HEADINGS, [_row(models.get(name)) for name in models.names()])
+def listed() -> RenderableType:
+    """All models as a table; where the terminal is narrow, a record for each."""
+    from mtembed.cli.tables import Columns
+
+    return Columns(
+        HEADINGS, [_row(spec) for spec in specs()], numbers=("px", "D"), optional=("weights file", "network")
+    )
 
 
 def _row(spec: ModelSpec) -> tuple[str, ...]:
@@ -50,12 +82,16 @@ def _row(spec: ModelSpec) -> tuple[str, ...]:
     sources = ", ".join(sorted(spec.bands, key=lambda source: source != spec.source))
     network = "random filters" if spec.kind == "rcf" else spec.architecture
     file = spec.published.file if spec.published else "none needed"
-    return (spec.name, network, sources, shown, str(spec.size), str(spec.dim), file, spec.licence)
+    return (spec.name, network, sources, shown, str(spec.size), str(spec.dim), spec.licence, file)
 
 
 def check_model(name: str, option: str | None) -> dict[str, Any]:
     """Load a model's weights and embed constant images.  Raises UsageError and WeightsError."""
-    spec = models.get(name)
+    from mtembed import models as registry
+    from mtembed.models import weights
+    from mtembed.models.base import check
+
+    spec = registry.get(name)
     found = weights.resolve(spec, option)
     images = check(spec, found)
     problems = _problems(images)
@@ -82,35 +118,24 @@ def _problems(images: Sequence[ConstantImage]) -> list[str]:
     return problems
 
 
-def check_text(result: dict[str, Any]) -> str:
+def checked(result: dict[str, Any]) -> RenderableType:
     """The outcome of ``check_model`` as a table and a sentence."""
-    rows = [_image_row(image) for image in result["images"]]
-    lines = [f"{result['name']} with {result['weights']}" + (f", sha256 {result['sha256']}" * bool(result["sha256"]))]
-    headings = ("constant image", "norm", "first values", "from the published vector of a white fragment")
-    lines += ["", render(headings, rows), ""]
-    if result["random"]:
-        lines.append("These weights are RANDOM: good for tests and benchmarks, not for embeddings that mean something.")
-    lines.append("It behaves." if result["behaves"] else f"It does not behave: {'; '.join(result['problems'])}.")
-    return "\n".join(lines)
+    from rich.console import Group
+
+    from mtembed.cli.tables import Columns, lines
+
+    heading = f"{result['name']} with {result['weights']}"
+    headings = ("constant image", "norm", "first values", "from the published vector")
+    table = Columns(headings, [_image_row(image) for image in result["images"]], numbers=("norm",))
+    verdict = "It behaves." if result["behaves"] else f"It does not behave: {'; '.join(result['problems'])}."
+    return Group(
+        lines(heading, *([f"sha256 {result['sha256']}"] if result["sha256"] else []), ""),
+        table,
+        lines("", *([RANDOM] if result["random"] else []), verdict),
+    )
 
 
 def _image_row(image: dict[str, Any]) -> tuple[str, ...]:
     values = " ".join(f"{value:.4g}" for value in image["values"])
     distance = "-" if image["from_oracle"] is None else f"{image['from_oracle']:.2%}"
     return image["image"], f"{image['norm']:.4f}", values, distance
-
-
-def render(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Aligned columns as plain text, wrapped to the terminal's width."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    grid = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for heading in headings:
-        grid.add_column(heading, overflow="fold")
-    for row in rows:
-        grid.add_row(*row)
-    text = io.StringIO()
-    Console(file=text, width=shutil.get_terminal_size((WIDE, 24)).columns).print(grid)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n")

@@ -1,127 +1,142 @@
-"""The report as tables for a terminal."""
+"""``mtembed report``: what a run cost and what limited it, as tables for a terminal or as a page."""
 
 from __future__ import annotations
 
-from rich.console import Console, Group, RenderableType
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from mtembed.report.busy import WorkerUse
-from mtembed.report.roofline import Roof
-from mtembed.report.summary import Report
+from cyclopts import Parameter
+
+from mtembed.cli.options import SPEECH, Dir, Talk
 from mtembed.text import counted, duration, milliseconds, significant
 
+if TYPE_CHECKING:
+    from rich.console import Group, RenderableType
+
+    from mtembed.report.roofline import Roof
+    from mtembed.report.summary import Report
+
 MOST_WORKERS = 12  # lines before the least busy ones are summed up
-WIDTH = 110  # columns where stdout is not a terminal
 
 
-def text(report: Report) -> str:
-    """The tables as text, coloured where stdout is a terminal."""
-    console = Console()
-    if not console.is_terminal:
-        console.width = WIDTH
-    with console.capture() as captured:
-        console.print(tables(report))
-    return captured.get().rstrip()
+def report(
+    directory: Dir,
+    *,
+    html: Annotated[Path | None, Parameter(help="Also write a page with pictures to this file.")] = None,
+    price_per_hour: Annotated[
+        float | None, Parameter(help="What an hour of the machines costs, for the cost of the whole archive.")
+    ] = None,
+    talk: Talk = SPEECH,
+) -> int:
+    """Say what a run cost, where its time went and what limited it; also of an unfinished run."""
+    from mtembed.report.busy import Work
+    from mtembed.report.summary import summarise
+    from mtembed.report.timings import load
+
+    timings = load(directory)
+    work = Work(timings)
+    result = summarise(timings, work, price_per_hour)
+    if html is not None:
+        from mtembed.report.page import page
+
+        write_page(html, page(result, timings.cells, work))
+    talk.show(view(result), [result.as_json()])
+    return 0
 
 
-def tables(report: Report) -> Group:
+def write_page(path: Path, content: str) -> None:
+    """The page, complete or not at all.  Raises OutputError."""
+    from mtembed.dataset.folder import write_atomically
+    from mtembed.errors import OutputError
+
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror}): choose another file for --html") from error
+
+
+def view(report: Report) -> Group:
     """Everything the report says, in the order one asks."""
-    parts: list[RenderableType] = [_head(report), Text(""), _stages(report), Text(""), _queues(report), Text("")]
-    parts += [_workers(report), Text(""), Text(report.evidence, style="bold"), Text(report.advice), Text("")]
-    parts.append(Text(projection_sentence(report)))
+    from rich.console import Group
+
+    from mtembed.cli.tables import lines
+
+    parts: list[RenderableType] = [_head(report), lines(""), _stages(report), lines(""), _queues(report), lines("")]
+    parts += [_workers(report), lines(""), lines(report.evidence, style="bold")]
+    parts += [lines(text) for text in (report.advice, "", report.projected) if text or report.advice]
     if report.roofline:
-        parts += [Text(""), _roofline(report.roofline), Text(roofline_sentence(report.roofline))]
+        parts += [lines(""), _roofline(report.roofline), lines(report.roofline.sentence)]
     if report.failed:
-        parts += [Text(""), _failures(report)]
-    parts += [Text(f"Note: {note}", style="dim") for note in (*report.notes, *report.warnings)]
+        parts += [lines(""), *_failures(report)]
+    parts += [lines(f"Note: {note}", style="dim") for note in (*report.notes, *report.warnings)]
     return Group(*parts)
 
 
-def _table(*columns: str, title: str | None = None, texts: int = 1) -> Table:
-    """The first ``texts`` columns are words, the others numbers."""
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i < texts else "right", header_style="dim")
-    return table
+def _head(report: Report) -> RenderableType:
+    from mtembed.cli.tables import Columns
 
-
-def _head(report: Report) -> Table:
-    table = _table(
-        "model", "source", "patch", "embeddings", "grid cells", "s per cell", "total time", "cells/s", texts=2
-    )
     each = "-" if report.seconds_per_cell is None else significant(report.seconds_per_cell)
     rate = "-" if report.cells_per_s is None else significant(report.cells_per_s)
-    table.add_row(
+    headings = ("model", "source", "fragment", "embeddings", "cells", "s per cell", "in all", "cells/s")
+    row = (
         report.model, report.source, f"{report.patch_size} px", f"{report.embeddings:,}", f"{report.cells:,}", each,
         duration(report.total_s), rate,
     )  # fmt: skip
-    return table
+    return Columns(headings, [row], numbers=headings[2:])
 
 
-def _stages(report: Report) -> Table:
-    table = _table("stage", "median", "99 %", title="Time per cell")
-    for name, spread in report.stages.items():
-        style = "bold" if name == report.limiting_stage else ""
-        table.add_row(name, milliseconds(spread.median_ms), milliseconds(spread.p99_ms), style=style)
-    return table
+def _stages(report: Report) -> RenderableType:
+    from mtembed.cli.tables import Columns
+
+    rows = [(name, milliseconds(one.median_ms), milliseconds(one.p99_ms)) for name, one in report.stages.items()]
+    marked = [i for i, name in enumerate(report.stages) if name == report.limiting_stage]
+    return Columns(("stage", "median", "99 %"), rows, title="Time per cell", numbers=("median", "99 %"), marked=marked)
 
 
-def _roofline(roof: Roof) -> Table:
-    table = _table("stage", "alone", "limit, cells/s", "used", title="Limits of this machine")
-    for name, stage in roof.stages.items():
-        limit = significant(stage.limit_cells_per_s)
-        table.add_row(name, milliseconds(stage.alone_ms), limit, f"{stage.share:.0%}")
-    return table
+def _roofline(roof: Roof) -> RenderableType:
+    from mtembed.cli.tables import Columns
+
+    headings = ("stage", "alone", "limit, cells/s", "used")
+    rows = [
+        (name, milliseconds(stage.alone_ms), significant(stage.limit_cells_per_s), f"{stage.share:.0%}")
+        for name, stage in roof.stages.items()
+    ]
+    return Columns(headings, rows, title="Limits of this machine", numbers=headings[1:])
 
 
-def _queues(report: Report) -> Table:
-    table = _table("queue", "workers", "item waits", "99 %", "worker waits", "99 %", title="Waiting", texts=2)
+def _queues(report: Report) -> RenderableType:
+    from mtembed.cli.tables import Columns
+
+    headings = ("queue", "workers", "item waits", "to 99 %", "worker waits", "to  99 %")
+    rows = []
     for queue in report.queues:
         spreads = (queue.item_waits, queue.worker_waits)
         times = [milliseconds(value) for spread in spreads for value in (spread.median_ms, spread.p99_ms)]
-        table.add_row(queue.items, queue.workers, *times)
-    return table
+        rows.append((queue.items, queue.workers, *times))
+    return Columns(headings, rows, title="Waiting", numbers=headings[2:])
 
 
-def _workers(report: Report) -> Table:
-    table = _table("worker", "on", "cells", "busy", title="Workers", texts=2)
+def _workers(report: Report) -> RenderableType:
+    from mtembed.cli.tables import Columns
+
     most = sorted(report.workers, key=lambda use: -use.busy)[:MOST_WORKERS]
-    for use in (use for use in report.workers if use in most):
-        table.add_row(worker_name(use, report), escape(use.device), f"{use.cells:,}", f"{use.busy:.0%}")
+    rows = [
+        (report.name_of(use), f"{use.cells:,}", f"{use.busy:.0%}", use.device) for use in report.workers if use in most
+    ]
     if len(most) < len(report.workers):
-        table.add_row(f"and {len(report.workers) - len(most)} less busy ones", "", "", "")
-    return table
+        rows.append((f"and {len(report.workers) - len(most)} less busy ones", "", "", ""))
+    return Columns(("worker", "cells", "busy", "on"), rows, title="Workers", numbers=("cells", "busy"))
 
 
-def _failures(report: Report) -> Table:
-    table = _table("stage", "cells", "error", title=f"{counted(report.failed)} failed")
-    for one in report.failures:
-        table.add_row(one["stage"], f"{one['cells']:,}", escape(one["error"]))
-    table.columns[2].justify = "left"
-    return table
+def _failures(report: Report) -> list[RenderableType]:
+    from mtembed.cli.tables import Columns, lines
 
-
-def worker_name(use: WorkerUse, report: Report) -> str:
-    """With several processes their number in front."""
-    return f"{use.process}: {use.name}" if report.made_with["processes"] > 1 else use.name
-
-
-def projection_sentence(report: Report) -> str:
-    """What the whole archive would take."""
-    plan = report.projection
-    if plan.hours is None:
-        return f"Nothing was embedded yet: no projection for {plan.archive}."
-    cost = "" if plan.cost is None else f" and would cost {plan.cost:,.2f} at {plan.price_per_hour:,.2f} an hour"
-    machines = "these machines" if report.made_with["processes"] > 1 else "this machine"
-    return f"All {plan.cells:,} cells of {plan.archive} would take {plan.hours:,.1f} hours on {machines}{cost}."
-
-
-def roofline_sentence(roof: Roof) -> str:
-    """End to end against the best possible."""
-    best, read = significant(roof.best_cells_per_s), significant(roof.read_bytes_per_s / 1e9)
-    return (
-        f"The run reached {roof.share:.0%} of the {best} cells/s that its stages allow together; "
-        f"one worker alone read {read} GB/s of images."
-    )
+    reasons = [(one["stage"], f"{one['cells']:,}", one["error"]) for one in report.failures]
+    cells = [(one.shard, one.row, one.grid_cell or "-", one.error) for one in report.failed_cells]
+    hint = report.failed_hint
+    return [
+        Columns(("stage", "cells", "error"), reasons, title=f"{counted(report.failed)} failed", numbers=("cells",)),
+        lines(""),
+        Columns(("shard", "row group", "grid cell", "error"), cells, numbers=("row group",)),
+        *([lines(hint)] if hint else []),
+    ]

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtembed.report.timings import Cells, DatasetTimings, Floats, WorkerName
-from mtembed.types import DECODE_STAGES, DEVICE_STAGES
+from mtembed.types import DECODE_STAGES, STAGES_OF
 
 PAUSE_S = 30.0
 
@@ -90,12 +90,10 @@ class Spans:
 
 def intervals(cells: Cells, kind: str) -> tuple[Floats, Floats]:
     """When each cell was in the hands of a decode worker, of a device worker, of the writer: starts and ends [n]."""
-    if kind == "decode":
-        return cells.start, cells.start + _sum(cells, DECODE_STAGES)
-    if kind == "write":
-        return cells.end, cells.end + _sum(cells, ("write",))
-    starts = cells.start + _sum(cells, (*DECODE_STAGES, "ring_wait"))
-    return starts, starts + _sum(cells, DEVICE_STAGES)
+    starts = cells.end if kind == "write" else cells.start
+    if kind == "device":
+        starts = starts + _sum(cells, (*DECODE_STAGES, "ring_wait"))
+    return starts, starts + _sum(cells, STAGES_OF[kind])
 
 
 def _sum(cells: Cells, stages: tuple[str, ...]) -> Floats:

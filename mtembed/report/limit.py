@@ -7,14 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mtembed.text import milliseconds
+from mtembed.types import STAGES_OF
 
 NEARLY = 0.1  # crews whose busy shares differ by less are told apart by the queue between them
 BUSY = 0.5  # below this share nobody is busy enough to be named as the cause without a doubt
-STAGES_OF = {
-    "decode": ("read", "decode"),
-    "device": ("upload", "preprocess", "forward", "download"),
-    "write": ("write",),
-}
 CREW = {"decode": "decode workers", "device": "device workers", "write": "the writer"}
 SUBJECT = {
     "read": "Reading the shards limits the run",

@@ -1,165 +1,164 @@
-"""The report as one page that needs nothing else: no scripts, no fonts, no network; light and dark."""
+"""The report as one page that needs nothing else: no scripts, no fonts, no network; light and dark.
+
+``page.html`` and ``page.css`` lie beside this file; jinja2 fills them and escapes every text.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from mtembed.cli.report import projection_sentence, roofline_sentence, worker_name
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+
 from mtembed.report import svg
 from mtembed.report.busy import Work
 from mtembed.report.summary import Report
-from mtembed.report.timings import STAGES, Cells
-from mtembed.text import duration, milliseconds, significant
+from mtembed.report.timings import Cells
+from mtembed.text import duration, milliseconds, plural, significant
+from mtembed.types import DECODE_STAGES, DEVICE_STAGES, STAGES
 
 MOST_WORKERS = 64
 LEAST_MS = 0.1  # left end of the logarithmic scale of stages
+WORK_STAGES = (*DECODE_STAGES, *DEVICE_STAGES, "write")
 
-STYLE = """
-:root { color-scheme: light dark;
-  --page: #f7f7f5; --card: #fff; --text: #1d2125; --soft: #667079; --line: #e3e5e8; --track: #eef0f2; --accent: #0b62a8;
-  --read: #7cb5e8; --decode: #1f6fb4; --ring_wait: #8b959e; --upload: #c58bc9; --preprocess: #2a9d75;
-  --forward: #d9622b; --download: #d9a52b; --writer_wait: #bcc3c9; --write: #7d5bb0; --total: #667079; }
-@media (prefers-color-scheme: dark) { :root {
-  --page: #14171a; --card: #1c2024; --text: #e6e9ec; --soft: #97a1ab; --line: #2e343a; --track: #262b30;
-  --accent: #6db3f2; --read: #8fc3f0; --decode: #3f8fd6; --ring_wait: #69737d; --upload: #c58bc9; --preprocess: #3cb58a;
-  --forward: #e87a45; --download: #e0b347; --writer_wait: #3a4148; --write: #a283d6; --total: #97a1ab; } }
-* { box-sizing: border-box }
-body { margin: 0; background: var(--page); color: var(--text); font: 15px/1.5 system-ui, "Segoe UI", sans-serif }
-main { max-width: 1040px; margin: 0 auto; padding: 28px 20px 60px }
-h1 { font-size: 24px; margin: 0 } h2 { font-size: 17px; margin: 0 0 10px }
-.sub, .hint, .notes { color: var(--soft) } .sub { margin: 2px 0 18px } .hint { margin: 8px 0 0; font-size: 13px }
-section, .tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px }
-section { padding: 18px 20px; margin: 0 0 16px }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); gap: 12px; margin: 0 0 16px }
-.tile { padding: 12px 16px }
-.tile b { display: block; font-size: 22px; line-height: 1.25; font-variant-numeric: tabular-nums }
-.tile span { color: var(--soft); font-size: 13px }
-.limit { border-left: 4px solid var(--accent) }
-.limit p { margin: 0 } .limit p + p { margin-top: 6px; color: var(--soft) }
-.scroll { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
-th { text-align: left; font-weight: 500; color: var(--soft); font-size: 13px; white-space: nowrap }
-th, td { padding: 5px 14px 5px 0; border-bottom: 1px solid var(--line); vertical-align: middle }
-tr:last-child td { border-bottom: 0 } .n { text-align: right; white-space: nowrap }
-tr.limiting td { font-weight: 600 }
-svg { display: block } svg.wide { width: 100%; height: auto }
-svg text { font: 12px system-ui, sans-serif; fill: var(--soft) }
-.label { text-anchor: end } .tick { text-anchor: middle }
-svg .inside { fill: #fff; font-weight: 600 }
-.grid { stroke: var(--line) } .track { fill: var(--track) } .area { fill: var(--accent); opacity: .75 }
-.pause { stroke: var(--text); stroke-dasharray: 3 3 }
-.legend { display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 10px 0 0; color: var(--soft); font-size: 13px }
-.legend i { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 6px }
-.meter { background: var(--track); border-radius: 4px; height: 12px; min-width: 180px }
-.meter div { background: var(--accent); border-radius: 4px; height: 12px }
-"""
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table: ``numbers`` are the heads of columns set to the right, row ``marked`` is bold; ``pictures``, one
+    for each row, make a last column."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numbers: Sequence[str] = ()
+    marked: int | None = None
+    pictures: Sequence[Markup] = ()
+    picture_head: str = ""
 
 
 def page(report: Report, cells: Cells, work: Work) -> str:
     """The whole page."""
-    title = f"{report.model} on {report.source}"
-    return (
-        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>{escape(title)}: mtembed report</title><style>{STYLE}</style></head><body><main>"
-        f"<h1>{escape(title)}</h1><p class='sub'>{escape(_subtitle(report))}</p>{_tiles(report)}{_limit(report)}"
-        f"{_archive(report)}{_stages(report, cells)}{_timeline(cells, work)}{_throughput(report, cells, work)}"
-        f"{_roofline(report)}{_queues(report)}{_workers(report)}{_failures(report)}{_notes(report)}</main></body></html>\n"
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["zip"] = zip
+    timeline, hidden = svg.timeline(cells, work)
+    return environment.get_template("page.html").render(
+        report=report,
+        title=f"{report.model} on {report.source}",
+        subtitle=_subtitle(report),
+        tiles=_tiles(report),
+        dataset=_dataset(report),
+        **_where_time_goes(report, cells),
+        timeline=Markup(timeline),
+        timeline_more=f"{plural(hidden, 'more worker')} not shown." if hidden else "",
+        throughput=Markup(svg.throughput(cells, work)),
+        roofline=_roofline(report),
+        queues=_queues(report),
+        workers=_workers(report),
+        workers_more=_more_workers(report),
+        reasons=_reasons(report),
+        failed=_failed(report),
+        failed_hint=report.failed_hint,
+        notes=[*report.notes, *report.warnings],
     )
 
 
 def _subtitle(report: Report) -> str:
     made = report.made_with
-    devices = ", ".join(made["devices"]) or made["device"]
     words = [
-        devices,
+        ", ".join(made["devices"]) or made["device"],
         made["precision"],
         f"batch {made['batch']}",
         f"weights {made['weights']}",
         f"mtembed {made['mtembed']}",
+        f"begun {made['started']}" if made["started"] else "",
+        "finished" if report.finished else "not finished yet",
     ]
-    state = "finished" if report.finished else "not finished yet"
-    return " · ".join([*words, f"begun {made['started']}" if made["started"] else "", state]).replace(" ·  · ", " · ")
+    return " · ".join(filter(None, words))
 
 
-def _tiles(report: Report) -> str:
+def _tiles(report: Report) -> list[tuple[str, str]]:
     rate = "-" if report.cells_per_s is None else significant(report.cells_per_s)
     each = "-" if report.seconds_per_cell is None else significant(report.seconds_per_cell)
     gigabytes = "-" if report.bytes_per_s is None else significant(report.bytes_per_s / 1e9)
-    values = [
-        (f"{report.cells:,}", "cells embedded"), (f"{report.failed:,}", "cells failed"),
-        (f"{report.embeddings:,}", "embeddings"), (rate, "cells/s at work"), (each, "s per cell"),
+    return [
+        (f"{report.cells:,}", "cells embedded"),
+        (f"{report.failed:,}", "cells failed"),
+        (f"{report.embeddings:,}", "embeddings"),
+        (rate, "cells/s at work"),
+        (each, "s per cell"),
         (gigabytes, "GB/s of pixels read"),
-    ]  # fmt: skip
-    tiles = "".join(f"<div class='tile'><b>{value}</b><span>{name}</span></div>" for value, name in values)
-    return f"<div class='tiles'>{tiles}</div>"
+    ]
 
 
-def _limit(report: Report) -> str:
-    return f"<section class='limit'><p><b>{escape(report.evidence)}</b></p><p>{escape(report.advice)}</p></section>"
-
-
-def _archive(report: Report) -> str:
+def _dataset(report: Report) -> Grid:
     each = "-" if report.seconds_per_cell is None else significant(report.seconds_per_cell)
-    heads = ("model", "source", "patch size", "#embeddings", "#grid cells", "#seconds per cell", "#total time")
+    heads = ("model", "source", "fragment", "embeddings", "grid cells", "seconds per cell", "total time")
     row = (
         report.model, report.source, f"{report.patch_size} px", f"{report.embeddings:,}", f"{report.cells:,}", each,
         duration(report.total_s),
     )  # fmt: skip
-    return _section("The dataset", _table(heads, [row]) + f"<p class='hint'>{escape(projection_sentence(report))}</p>")
+    return Grid(heads, [row], numbers=heads[2:])
 
 
-def _stages(report: Report, cells: Cells) -> str:
+def _where_time_goes(report: Report, cells: Cells) -> dict[str, Any]:
+    """The bars of work and of waiting, to one scale, and the table of stages."""
     whole = cells.embedded
     if not whole.any():
-        return ""
-    means = {name: float(cells.stage(name)[whole].mean()) for name in STAGES[:-1]}
-    on_way = sum(means[name] for name in STAGES[:-2])
-    pieces = [(name, means[name]) for name in STAGES[:-2]]
-    pieces += [("writer_wait", max(0.0, float(cells.stage("total")[whole].mean()) - on_way)), ("write", means["write"])]
+        return {"stages": None, "worked": WORK_STAGES}
+    means = {name: float(cells.stage(name)[whole].mean()) for name in STAGES}
+    on_way = sum(means[name] for name in (*DECODE_STAGES, "ring_wait", *DEVICE_STAGES))
+    work = {name: means[name] for name in WORK_STAGES}
+    waits = {"ring_wait": means["ring_wait"], "writer_wait": max(0.0, means["total"] - on_way)}
+    scale = max(sum(work.values()), sum(waits.values()))
+    return {
+        "stages": _stages(report),
+        "work_ms": milliseconds(sum(work.values())),
+        "work_bar": Markup(svg.split(work, scale)),
+        "worked": [name for name, ms in work.items() if ms > 0],
+        "wait_ms": milliseconds(sum(waits.values())),
+        "wait_bar": Markup(svg.split(waits, scale)),
+        "waited": [name for name, ms in waits.items() if ms > 0],
+    }
+
+
+def _stages(report: Report) -> Grid:
     most = max(spread.p99_ms or 0.0 for spread in report.stages.values())
-    rows = [
-        (name, milliseconds(one.median_ms), milliseconds(one.p99_ms),
-         svg.spread(one.median_ms, one.p99_ms, LEAST_MS, most, name))
-        for name, one in report.stages.items()
-    ]  # fmt: skip
-    marked = list(report.stages).index(report.limiting_stage) if report.limiting_stage else None
-    body = svg.split(pieces) + _legend(name for name, ms in pieces if ms > 0)
-    heads = ("stage", "#median", "#99 %", "median to 99 %, logarithmic")
-    return _section("Where the time of a cell goes", body + "<p></p>" + _table(heads, rows, marked, raw=(3,)))
+    return Grid(
+        heads=("stage", "median", "99 %"),
+        rows=[(name, milliseconds(one.median_ms), milliseconds(one.p99_ms)) for name, one in report.stages.items()],
+        numbers=("median", "99 %"),
+        marked=list(report.stages).index(report.limiting_stage) if report.limiting_stage else None,
+        pictures=[
+            Markup(svg.spread(one.median_ms, one.p99_ms, LEAST_MS, most, name)) for name, one in report.stages.items()
+        ],
+        picture_head="median to 99 %, logarithmic",
+    )
 
 
-def _timeline(cells: Cells, work: Work) -> str:
-    drawing = svg.timeline(cells, work)
-    legend = _legend(("read", "decode", "upload", "preprocess", "forward", "download", "write"))
-    return _section("Workers over time, at the end of the run", drawing + legend) if drawing else ""
-
-
-def _throughput(report: Report, cells: Cells, work: Work) -> str:
-    drawing = svg.throughput(cells, work)
-    hint = "Cells per second over the time at work; a dashed line is a pause between two starts."
-    return _section("Throughput", f"{drawing}<p class='hint'>{hint}</p>") if drawing else ""
-
-
-def _roofline(report: Report) -> str:
+def _roofline(report: Report) -> Grid | None:
     if report.roofline is None:
-        return ""
-    rows = [
-        (name, milliseconds(stage.alone_ms), significant(stage.limit_cells_per_s), f"{stage.share:.0%}",
-         _meter(stage.share))
-        for name, stage in report.roofline.stages.items()
-    ]  # fmt: skip
-    table = _table(("stage", "#alone, per cell", "#limit, cells/s", "#used", ""), rows, raw=(4,))
-    hint = f"<p class='hint'>{escape(roofline_sentence(report.roofline))}</p>"
-    return _section("Limits of this machine", table + hint)
+        return None
+    stages = report.roofline.stages
+    return Grid(
+        heads=("stage", "alone, per cell", "limit, cells/s", "used"),
+        rows=[
+            (name, milliseconds(one.alone_ms), significant(one.limit_cells_per_s), f"{one.share:.0%}")
+            for name, one in stages.items()
+        ],
+        numbers=("alone, per cell", "limit, cells/s", "used"),
+        pictures=[_meter(one.share) for one in stages.values()],
+    )
 
 
-def _meter(share: float) -> str:
-    return f"<div class='meter'><div style='width:{100 * min(1.0, share):.1f}%'></div></div>"
+def _meter(share: float) -> Markup:
+    return Markup("<div class='meter'><div style='width:{:.1f}%'></div></div>").format(100 * min(1.0, share))
 
 
-def _queues(report: Report) -> str:
-    heads = ("queue", "waited for by", "#item waits", "#99 %", "#worker waits", "#99 %")
+def _queues(report: Report) -> Grid:
     rows = [
         (queue.items, queue.workers, *(
             milliseconds(value) for spread in (queue.item_waits, queue.worker_waits)
@@ -167,54 +166,28 @@ def _queues(report: Report) -> str:
         ))
         for queue in report.queues
     ]  # fmt: skip
-    hint = "Where items wait the stage behind is slow; where workers wait the stage before is."
-    return _section("Both sides of every queue", _table(heads, rows) + f"<p class='hint'>{hint}</p>")
+    numbers = ("item waits, median", "item waits, 99 %", "worker waits, median", "worker waits, 99 %")
+    return Grid(("queue", "waited for by", *numbers), rows, numbers)
 
 
-def _workers(report: Report) -> str:
-    rows = [
-        (worker_name(use, report), use.device, f"{use.cells:,}", f"{use.busy:.0%}",
-         _meter(use.busy))
-        for use in report.workers[:MOST_WORKERS]
-    ]  # fmt: skip
+def _workers(report: Report) -> Grid:
+    shown = report.workers[:MOST_WORKERS]
+    rows = [(report.name_of(use), use.device, f"{use.cells:,}", f"{use.busy:.0%}") for use in shown]
+    return Grid(
+        ("worker", "on", "cells", "busy"), rows, ("cells", "busy"), pictures=[_meter(use.busy) for use in shown]
+    )
+
+
+def _more_workers(report: Report) -> str:
     more = len(report.workers) - MOST_WORKERS
-    hint = f"<p class='hint'>{more} more workers are not shown.</p>" if more > 0 else ""
-    return _section("Workers", _table(("worker", "on", "#cells", "#busy", ""), rows, raw=(4,)) + hint) if rows else ""
+    return f"{plural(more, 'more worker')} not shown." if more > 0 else ""
 
 
-def _failures(report: Report) -> str:
-    if not report.failures:
-        return ""
+def _reasons(report: Report) -> Grid:
     rows = [(one["stage"], f"{one['cells']:,}", one["error"]) for one in report.failures]
-    return _section("Failed cells", _table(("stage", "#cells", "error"), rows))
+    return Grid(("stage", "cells", "error"), rows, ("cells",))
 
 
-def _notes(report: Report) -> str:
-    lines = "".join(f"<li>{escape(text)}</li>" for text in (*report.notes, *report.warnings))
-    return _section("Notes", f"<ul class='notes'>{lines}</ul>") if lines else ""
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{title}</h2>{body}</section>"
-
-
-def _table(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], marked: int | None = None, raw: Sequence[int] = ()
-) -> str:
-    """Columns whose head begins with # are numbers; ``raw`` ones hold markup; row ``marked`` is set in bold."""
-    style = ["class='n'" if head.startswith("#") else "" for head in heads]
-    lines = [_row("th", [escape(head.lstrip("#")) for head in heads], style, False)]
-    for i, row in enumerate(rows):
-        texts = [text if column in raw else escape(text) for column, text in enumerate(row)]
-        lines.append(_row("td", texts, style, i == marked))
-    return f"<div class='scroll'><table>{''.join(lines)}</table></div>"
-
-
-def _row(tag: str, texts: Iterable[str], style: Sequence[str], marked: bool) -> str:
-    cells = "".join(f"<{tag} {how}>{text}</{tag}>" for text, how in zip(texts, style, strict=True))
-    return f"<tr class='limiting'>{cells}</tr>" if marked else f"<tr>{cells}</tr>"
-
-
-def _legend(names: Iterable[str]) -> str:
-    items = "".join(f"<span><i style='background:var(--{name})'></i>{name}</span>" for name in names)
-    return f"<div class='legend'>{items}</div>"
+def _failed(report: Report) -> Grid:
+    rows = [(one.shard, one.row, one.grid_cell, one.error) for one in report.failed_cells]
+    return Grid(("shard", "row group", "grid cell", "error"), rows, ("row group",))

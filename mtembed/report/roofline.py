@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mtembed.text import significant
 from mtembed.types import DECODE_STAGES, DEVICE_STAGES
 
 
@@ -27,6 +28,15 @@ class Roof:
     share: float
     read_bytes_per_s: float
     stages: dict[str, StageRoof]
+
+    @property
+    def sentence(self) -> str:
+        """End to end against the best possible."""
+        best, read = significant(self.best_cells_per_s), significant(self.read_bytes_per_s / 1e9)
+        return (
+            f"The run reached {self.share:.0%} of the {best} cells/s that its stages allow together; "
+            f"one worker alone read {read} GB/s of images."
+        )
 
 
 def roof(manifests: Sequence[Mapping[str, Any]], rate: float | None) -> Roof | None:

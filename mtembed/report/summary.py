@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from mtembed.errors import OutputError, UsageError
+from mtembed.errors import UsageError
 from mtembed.report.busy import Crew, Spread, Work, WorkerUse, intervals
 from mtembed.report.limit import Limit, find_limit
 from mtembed.report.roofline import Roof, roof
-from mtembed.report.timings import STAGES, Cells, DatasetTimings, load
+from mtembed.report.timings import Cells, DatasetTimings, FailedCell, load
 from mtembed.sources import SOURCES
 from mtembed.text import counted
+from mtembed.types import STAGES
 
 SCHEMA = "mtembed.report/1"
-FEW_CELLS = 50  # below, medians and projections are rough
+FEW_CELLS = 20  # with fewer there is neither advice nor a projection
 MOST_FAILURES = 10
 
 
@@ -35,13 +36,24 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """The whole archive on the machines that made this dataset, at the rate they had while at work."""
+    """The whole archive on the machines that made this dataset, at the rate they had while at work.
+
+    ``hours`` is None where too few cells were embedded to tell.
+    """
 
     archive: str
     cells: int
     hours: float | None
     price_per_hour: float | None
     cost: float | None
+
+    def sentence(self, processes: int) -> str:
+        """What the whole archive would take."""
+        if self.hours is None:
+            return f"No projection for the {self.cells:,} cells of {self.archive}: too few were embedded."
+        cost = "" if self.cost is None else f" and would cost {self.cost:,.2f} at {self.price_per_hour:,.2f} an hour"
+        machines = "these machines" if processes > 1 else "this machine"
+        return f"All {self.cells:,} cells of {self.archive} would take {self.hours:,.1f} hours on {machines}{cost}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +79,7 @@ class Report:
     finished: bool
     failed: int
     failures: list[dict[str, Any]]
+    failed_cells: list[FailedCell]
     warnings: list[str]
     notes: list[str]
     cells_per_s: float | None
@@ -81,30 +94,36 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
+    @property
+    def projected(self) -> str:
+        """What the whole archive would take, as a sentence."""
+        return self.projection.sentence(self.made_with["processes"])
 
-def report(root: Path, price_per_hour: float | None = None, html: Path | None = None) -> Report:
-    """Of the dataset in ``root``, finished or not; with ``html`` also as a page there.
+    @property
+    def failed_hint(self) -> str:
+        """Where all failed cells are listed, when some are not named here."""
+        more = self.failed - len(self.failed_cells)
+        return f"{counted(more)} more: see failures*.jsonl in the folder." if more > 0 else ""
+
+    def name_of(self, use: WorkerUse) -> str:
+        """A worker's name; with several processes their number in front."""
+        return f"{use.process}: {use.name}" if self.made_with["processes"] > 1 else use.name
+
+
+def report(root: Path, price_per_hour: float | None = None) -> Report:
+    """Of the dataset in ``root``, finished or not.
 
     ``price_per_hour`` is of all machines together.  Raises UsageError when ``root`` is no dataset, OutputError when one
-    of its files is damaged or the page cannot be written.
+    of its files is damaged.
     """
-    if price_per_hour is not None and not price_per_hour >= 0:
-        raise UsageError(f"--price-per-hour {price_per_hour} is not possible: give the price of one hour, 0 or more")
     timings = load(root)
-    work = Work(timings)
-    result = summarise(timings, work, price_per_hour)
-    if html is not None:
-        from mtembed.report.page import page
-
-        try:
-            html.write_text(page(result, timings.cells, work), encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"{html} cannot be written ({error.strerror}): choose another file for --html") from error
-    return result
+    return summarise(timings, Work(timings), price_per_hour)
 
 
 def summarise(timings: DatasetTimings, work: Work, price_per_hour: float | None = None) -> Report:
-    """The report of a dataset that was loaded."""
+    """The report of a dataset that was loaded.  Raises UsageError for a price that is none."""
+    if price_per_hour is not None and not price_per_hour >= 0:
+        raise UsageError(f"--price-per-hour {price_per_hour} is not possible: give the price of one hour, 0 or more")
     cells, older, manifest = timings.cells, timings.older, timings.manifests[0]
     settings = manifest["settings"]
     whole = cells.embedded
@@ -113,18 +132,37 @@ def summarise(timings: DatasetTimings, work: Work, price_per_hour: float | None 
     queues = _queues(cells, work)
     limit = _limit(cells, crews, queues, settings)
     done = int(cells.ok.sum()) + older["cells"]
+    evidence, advice = _verdict(limit, done)
     total_s = _total_seconds(timings, work, len(cells))
     rate = int(cells.ok.sum()) / work.seconds if work.seconds > 0 else None
     return Report(
-        SCHEMA, settings["model"], settings["source"], settings["fragment_size"], done,
-        int(cells.fragments[cells.ok].sum()) + older["embeddings"],
-        round(total_s / done, 6) if done else None, round(total_s, 3), stages, limit.stage if limit else None,
-        limit.evidence if limit else "Nothing was embedded yet.", limit.advice if limit else "",
-        not timings.unfinished, int((~cells.ok).sum()) + older["failed"], _failures(cells), _warnings(timings),
-        _notes(timings, len(cells)), rate, float(cells.bytes_in.sum()) / work.seconds if rate else None, crews, queues,
-        work.uses(), _projection(settings["source"], rate, price_per_hour),
-        roof(timings.manifests, rate), _made_with(timings.manifests),
-    )  # fmt: skip
+        schema=SCHEMA,
+        model=settings["model"],
+        source=settings["source"],
+        patch_size=settings["fragment_size"],
+        cells=done,
+        embeddings=int(cells.fragments[cells.ok].sum()) + older["embeddings"],
+        seconds_per_cell=round(total_s / done, 6) if done else None,
+        total_s=round(total_s, 3),
+        stages=stages,
+        limiting_stage=limit.stage if limit else None,
+        evidence=evidence,
+        advice=advice,
+        finished=not timings.unfinished,
+        failed=int((~cells.ok).sum()) + older["failed"],
+        failures=_failures(cells),
+        failed_cells=cells.named,
+        warnings=_warnings(timings),
+        notes=_notes(timings, len(cells)),
+        cells_per_s=rate,
+        bytes_per_s=float(cells.bytes_in.sum()) / work.seconds if rate else None,
+        crews=crews,
+        queues=queues,
+        workers=work.uses(),
+        projection=_projection(settings["source"], rate if done >= FEW_CELLS else None, price_per_hour),
+        roofline=roof(timings.manifests, rate),
+        made_with=_made_with(timings.manifests),
+    )
 
 
 def _total_seconds(timings: DatasetTimings, work: Work, looked_at: int) -> float:
@@ -161,6 +199,15 @@ def _limit(cells: Cells, crews: Mapping[str, Crew], queues: list[Queue], setting
     )
 
 
+def _verdict(limit: Limit | None, done: int) -> tuple[str, str]:
+    """Evidence and advice, where there is enough to go by."""
+    if limit is None:
+        return "Nothing was embedded yet.", ""
+    if done < FEW_CELLS:
+        return f"Only {counted(done)} so far: too few to say what limits the run.", ""
+    return limit.evidence, limit.advice
+
+
 def _failures(cells: Cells) -> list[dict[str, Any]]:
     most = sorted(cells.reasons.items(), key=lambda item: (-item[1], item[0]))[:MOST_FAILURES]
     return [{"stage": stage, "error": error, "cells": count} for (stage, error), count in most]
@@ -183,7 +230,7 @@ def _notes(timings: DatasetTimings, looked_at: int) -> list[str]:
     if timings.older["cells"]:
         notes.append(f"stages, queues and workers are of the last {counted(looked_at)}")
     if looked_at < FEW_CELLS:
-        notes.append(f"only {counted(looked_at)}: medians and the projection are rough")
+        notes.append(f"only {counted(looked_at)}: medians and shares are rough")
     if timings.manifests[0].get("weights", {}).get("random"):
         notes.append("made with random weights: the times are real, the vectors mean nothing")
     return notes

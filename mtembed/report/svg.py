@@ -7,7 +7,7 @@ so that they follow light and dark.  The number of shapes is bounded whatever th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from html import escape
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from mtembed.report.busy import PAUSE_S, Spans, Work, WorkerUse, intervals
 from mtembed.report.timings import Cells, Floats
 from mtembed.text import milliseconds
-from mtembed.types import DECODE_STAGES, DEVICE_STAGES
+from mtembed.types import STAGES_OF
 
 WIDTH = 960
 LEFT = 110  # labels of rows and axes
@@ -27,11 +27,14 @@ BINS = 120
 PAUSES_SHOWN = 100
 
 
-def timeline(cells: Cells, work: Work) -> str:
-    """A row per worker with a bar per cell, over the last cells of the dataset; '' when nothing was embedded."""
-    begin, end = _last_moments(cells)
+def timeline(cells: Cells, work: Work) -> tuple[str, int]:
+    """A row per worker with a bar per cell, over the last cells of the dataset, and how many workers have no row.
+
+    '' when nothing was embedded.
+    """
+    begin, end = _last_moments(cells, work)
     if end <= begin:
-        return ""
+        return "", 0
     rows = [(use, bars) for use in work.uses() if (bars := list(_bars(cells, use, work, begin, end)))]
     shown = rows[:ROWS_SHOWN]
     scale = (WIDTH - LEFT - 10) / (end - begin)
@@ -43,14 +46,14 @@ def timeline(cells: Cells, work: Work) -> str:
         parts.append(f'<text x="{LEFT - 8}" y="{top + 12}" class="label">{escape(name)}</text>')
         parts.append(f'<rect x="{LEFT}" y="{top}" width="{WIDTH - LEFT - 10}" height="{ROW - 6}" class="track"/>')
         parts += [_bar(stage, start - begin, length, top, scale) for stage, start, length in bars]
-    more = (
-        "" if len(rows) == len(shown) else f"<p class='hint'>{len(rows) - len(shown)} more workers are not shown.</p>"
-    )
-    return _svg("".join(parts), ROW * len(shown) + 30, "Workers over time") + more
+    return _svg("".join(parts), ROW * len(shown) + 30, "Workers over time"), len(rows) - len(shown)
 
 
-def _last_moments(cells: Cells) -> tuple[float, float]:
-    """A window at the end that holds about ``CELLS_PER_DEVICE`` cells of each device worker."""
+def _last_moments(cells: Cells, work: Work) -> tuple[float, float]:
+    """A window at the end that holds about ``CELLS_PER_DEVICE`` cells of each device worker.
+
+    It begins no earlier than the time of which the workers' busy shares are: when the first cell was on a device.
+    """
     begins, _ = intervals(cells, "device")
     whole = cells.embedded
     if not whole.any():
@@ -61,7 +64,9 @@ def _last_moments(cells: Cells) -> tuple[float, float]:
     devices = max(1, len(set(cells.device[recent].tolist())))
     latest = np.sort(begins[recent])[-CELLS_PER_DEVICE * devices :]
     everything = len(latest) == int(recent.sum())
-    return float(cells.start[recent].min() if everything else latest[0]), end
+    begin = float(cells.start[recent].min() if everything else latest[0])
+    at_work = work.on_device.starts
+    return max(begin, float(at_work[max(0, int(np.searchsorted(at_work, end)) - 1)])) if len(at_work) else begin, end
 
 
 def _bars(cells: Cells, use: WorkerUse, work: Work, begin: float, end: float) -> Iterator[tuple[str, float, float]]:
@@ -71,10 +76,9 @@ def _bars(cells: Cells, use: WorkerUse, work: Work, begin: float, end: float) ->
     rows = np.flatnonzero(mine)[(ends > begin) & (starts < end)]
     moments = starts[(ends > begin) & (starts < end)]
     order = np.argsort(moments)[-BARS_PER_ROW:]
-    stages = {"decode": DECODE_STAGES, "device": DEVICE_STAGES, "write": ("write",)}[use.kind]
     for row, moment in zip(rows[order], moments[order], strict=True):
         at = float(moment)
-        for stage in stages:
+        for stage in STAGES_OF[use.kind]:
             following = at + float(cells.stage(stage)[row]) / 1e3
             left, right = max(at, begin), min(following, end)
             if right > left:
@@ -121,20 +125,22 @@ def worked(spans: Spans, moments: Floats) -> Floats:
     return np.asarray(before[index] + np.minimum(moments, spans.ends[index]) - spans.starts[index])
 
 
-def split(shares: Sequence[tuple[str, float]]) -> str:
-    """One bar cut into (name, milliseconds) pieces."""
-    total, at, parts = sum(ms for _, ms in shares), 0.0, []
-    for name, ms in shares if total > 0 else ():
-        width = ms / total * WIDTH
+def split(shares: Mapping[str, float], scale: float) -> str:
+    """One bar cut into pieces of ``name: milliseconds``; ``scale`` milliseconds are as wide as the drawing."""
+    total, at, parts = sum(shares.values()), 0.0, []
+    for name, ms in shares.items() if total > 0 else ():
+        width = ms / scale * WIDTH
         tip = f"{name} {milliseconds(ms)} ({ms / total:.0%})"
         parts.append(
-            f'<rect x="{at:.1f}" y="0" width="{max(0.0, width - 1):.1f}" height="34" style="fill:var(--{name})">'
+            f'<rect x="{at:.1f}" y="0" width="{max(0.0, width - 1):.1f}" height="28" style="fill:var(--{name})">'
             f"<title>{tip}</title></rect>"
         )
-        if width > 90:
-            parts.append(f'<text x="{at + 8:.1f}" y="22" class="inside">{name} {ms / total:.0%}</text>')
+        if width > 110:
+            parts.append(
+                f'<text x="{at + 8:.1f}" y="19" class="inside">{name.replace("_", " ")} {ms / total:.0%}</text>'
+            )
         at += width
-    return _svg("".join(parts), 34, "Where the time of a cell goes")
+    return _svg("".join(parts), 28, "Where the time of a cell goes")
 
 
 def spread(median: float | None, high: float | None, least: float, most: float, name: str) -> str:

@@ -22,13 +22,14 @@ from mtembed.dataset.journal import read_journal
 from mtembed.dataset.part import read_facts, read_timings, timing_table
 from mtembed.errors import OutputError, UsageError
 from mtembed.parquet import UNREADABLE, first_line
+from mtembed.types import STAGES
 
-STAGES = ("read", "decode", "ring_wait", "upload", "preprocess", "forward", "download", "write", "total")
-TEXTS = ("shard", "status", "stage", "error", "worker", "device")
-COLUMNS = (*TEXTS, "fragments", "bytes_in", "started", "clock", *STAGES)
+TEXTS = ("shard", "grid_cell", "status", "stage", "error", "worker", "device")
+COLUMNS = (*TEXTS, "row_group", "fragments", "bytes_in", "started", "clock", *STAGES)
 MOST_CELLS = 500_000  # looked at one by one, the newest parts first
 FILES_AT_ONCE = 512
 MOST_REASONS = 10_000  # different error texts that are told apart
+MOST_NAMED = 20  # failed cells that are listed by name
 
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
@@ -42,6 +43,21 @@ class WorkerName:
     kind: str
     name: str
     device: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedCell:
+    """A cell, or (without a row group) a shard, that could not be embedded, and why."""
+
+    shard: str
+    row_group: int | None
+    grid_cell: str
+    stage: str
+    error: str
+
+    @property
+    def row(self) -> str:
+        return "-" if self.row_group is None else str(self.row_group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +78,7 @@ class Cells:
     ms: npt.NDArray[np.float32]
     workers: list[WorkerName]
     reasons: dict[tuple[str, str], int] = field(default_factory=dict)
+    named: list[FailedCell] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.start)
@@ -157,6 +174,7 @@ class _Gathered:
         self.pieces: list[dict[str, npt.NDArray[Any]]] = []
         self.numbers: dict[WorkerName, int] = {}
         self.reasons: dict[tuple[str, str], int] = {}
+        self.named: list[FailedCell] = []
 
     def add(self, table: pa.Table) -> None:
         self.count += table.num_rows
@@ -179,7 +197,7 @@ class _Gathered:
         self.pieces.clear()
         order = np.argsort(whole["start"], kind="stable")
         arrays = {f.name: whole[f.name][order] for f in fields(Cells) if f.name in whole}
-        return Cells(**arrays, workers=list(self.numbers), reasons=self.reasons)
+        return Cells(**arrays, workers=list(self.numbers), reasons=self.reasons, named=self.named)
 
     def _processes(self, table: pa.Table) -> Ints:
         shards, codes = _codes(table["shard"])
@@ -202,10 +220,12 @@ class _Gathered:
         return self.numbers.setdefault(worker, len(self.numbers)) if worker.name and worker.process >= 0 else -1
 
     def _count_reasons(self, table: pa.Table) -> None:
-        failed = table.filter(pc.equal(table["status"], "failed")).select(["stage", "error"])
-        for row in failed.to_pylist():
-            reason = (row["stage"], row["error"] if len(self.reasons) < MOST_REASONS else "other errors")
+        failed = table.filter(pc.equal(table["status"], "failed")).select([field.name for field in fields(FailedCell)])
+        for cell in (FailedCell(**row) for row in failed.to_pylist()):
+            reason = (cell.stage, cell.error if len(self.reasons) < MOST_REASONS else "other errors")
             self.reasons[reason] = self.reasons.get(reason, 0) + 1
+            if len(self.named) < MOST_NAMED:
+                self.named.append(cell)
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[list[str], Ints]:

@@ -18,6 +18,7 @@ from mtembed.cli.app import main
 from mtembed.dataset.rows import PartWriter, build_table, schema
 from mtembed.errors import UsageError
 from mtembed.types import CellRecord, Georeference
+from tests.tools.screens import screen
 from tests.tools.shards import ShardCell, cut, default_cells, make_shard, write_metadata
 
 
@@ -103,7 +104,7 @@ def test_mixed_cells_are_counted(tmp_path: Path) -> None:
     assert facts["bands"]["B08"]["nodata_share"] == 0.5
     assert facts["repeated_grid_cells"] == 1
     assert facts["time_column"] == "timestamp"
-    text = inspection_view.text(facts)
+    text = screen(inspection_view.view(facts), 160)
     assert "EPSG:32719 (1), EPSG:32633 (1)" in text
     assert "50.00%" in text
 
@@ -118,7 +119,7 @@ def test_damaged_blobs_are_listed(tmp_path: Path) -> None:
     assert found[1, "B01"] == "band B01 is null"
     assert found[2, "B12"] == "the blob is not a TIFF"
     assert sum(facts["bands"]["B03"]["dtype"].values()) == 2
-    text = inspection_view.text(facts)
+    text = screen(inspection_view.view(facts), 160)
     assert "Damaged, 3 in all:" in text
     assert "row group 2, B12: the blob is not a TIFF" in text
 
@@ -129,7 +130,7 @@ def test_long_shards_are_sampled_and_say_so(tmp_path: Path, monkeypatch: pytest.
     facts = inspect(shard.path)
     assert (facts["rows"], facts["sampled_rows"]) == (8, 3)
     assert sum(facts["bands"]["vv"]["dtype"].values()) == 3
-    assert "GeoTIFFs of a sample of 3 rows" in inspection_view.text(facts)
+    assert "GeoTIFFs of a sample of 3 rows" in screen(inspection_view.view(facts), 160)
 
 
 def test_what_mtembed_cannot_use_is_a_problem(tmp_path: Path) -> None:
@@ -144,7 +145,7 @@ def test_an_empty_shard(tmp_path: Path) -> None:
     assert (facts["rows"], facts["sampled_rows"], facts["crs"]) == (0, 0, {})
     assert facts["bands"]["B04"]["nodata_share"] is None
     assert facts["problems"] == []
-    assert "a shard of Core-S2L1C, 0 rows in" in inspection_view.text(facts)
+    assert "a shard of Core-S2L1C, 0 rows in" in screen(inspection_view.view(facts), 160)
 
 
 def test_real_shards(shared: Path) -> None:
@@ -186,8 +187,8 @@ def test_a_part(tmp_path: Path) -> None:
         "vectors": 4, "not_finite": 0, "norm_min": pytest.approx(2**0.5), "norm_median": 5.0, "norm_max": 5.0,
         "identical": 0.5, "constant": 0.25,
     }  # fmt: skip
-    text = inspection_view.text(facts)
-    assert text.startswith("part.parquet: 4 embeddings of 1 cells, float32 x 2")
+    text = screen(inspection_view.view(facts), 160)
+    assert text.startswith("part.parquet: 4 embeddings of 1 cell, float32 x 2")
     assert "no manifest beside it" in text
     assert "50.00% of the vectors have a twin" in text
 
@@ -206,7 +207,7 @@ def test_embeddings_of_others(tmp_path: Path) -> None:
     assert (facts["dtype"], facts["dim"], facts["cells"], facts["schema"]) == ("float32", None, None, "other")
     assert facts["health"]["not_finite"] == 1
     assert facts["health"]["norm_max"] == pytest.approx(8**0.5)
-    assert "GeoParquet no" in inspection_view.text(facts)
+    assert "GeoParquet no" in screen(inspection_view.view(facts), 160)
 
 
 def test_a_part_without_rows(tmp_path: Path) -> None:
@@ -215,7 +216,7 @@ def test_a_part_without_rows(tmp_path: Path) -> None:
     facts = inspect(path)
     assert (facts["rows"], facts["cells"], facts["storage"]) == (0, 0, [])
     assert facts["health"]["norm_min"] is None
-    assert "0 of 0 vectors" in inspection_view.text(facts)
+    assert "0 of 0 vectors" in screen(inspection_view.view(facts), 160)
 
 
 def test_a_folder_with_its_manifest(tmp_path: Path) -> None:
@@ -230,7 +231,7 @@ def test_a_folder_with_its_manifest(tmp_path: Path) -> None:
     assert facts["kind"] == "dataset"
     assert (facts["parts"], facts["rows"], facts["cells"], facts["model"]) == (3, 15, 3, "rcf")
     assert facts["health"]["vectors"] == 15
-    text = inspection_view.text(facts)
+    text = screen(inspection_view.view(facts), 160)
     assert "15 embeddings of 3 cells in 3 parts, float32 x 16" in text
     assert "rcf, weights random:1 (RANDOM), on S2L1C, fp32, 224 px, mtembed 0.1.0" in text
     part = inspect(out / "embeddings" / "part_1.parquet")

@@ -54,7 +54,7 @@ def configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Parsed:
     monkeypatch.chdir(tmp_path)
 
     def parsed(*arguments: str) -> RunConfig:
-        _, bound, _ = app.app.parse_args(list(arguments), exit_on_error=False, print_error=False)
+        _, bound = app.parsed(list(arguments))
         config: RunConfig = bound.arguments["config"]
         return config
 
@@ -68,7 +68,7 @@ def configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Parsed:
     ("arguments", "words"),
     [
         (("--model", "rcf", "--no-such-option", "x"), "--no-such-option"),
-        (("--model", "rcf"), "--shards"),
+        (("--model", "rcf"), "shards"),
         (("shard.parquet",), "--model"),
         (("--model", "rcf", "missing.parquet"), "missing.parquet"),
         (("--model", "rcf", "no/*.parquet"), "no/*.parquet"),
@@ -141,41 +141,41 @@ def test_the_word_run_may_be_left_out(configured: Parsed) -> None:
 
 
 def test_comma_separated_values(configured: Parsed) -> None:
-    config = configured("--model", "rcf", "--bbox", "-10.5,-20,30,40", "--gpus", "0,2", "x")
+    config = configured("--model", "rcf", "--bbox", "-10.5,-20,30,40", "--gpus", "0,2", "./x")
     assert config.bbox == (-10.5, -20.0, 30.0, 40.0)
     assert config.gpus == (0, 2)
-    assert configured("--model", "rcf", "--bbox=170,-20,-170,0", "--gpus=1", "x").gpus == (1,)
+    assert configured("--model", "rcf", "--bbox=170,-20,-170,0", "--gpus=1", "./x").gpus == (1,)
 
 
 def test_flags_and_their_opposites(configured: Parsed) -> None:
-    config = configured("--model", "rcf", "--no-border-shift", "--extras", "x")
+    config = configured("--model", "rcf", "--no-border-shift", "--extras", "./x")
     assert (config.border_shift, config.extras, config.fresh) == (False, True, False)
 
 
 def test_options_from_the_environment(configured: Parsed, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"MODEL": "siglip", "BBOX": "-1,2,3,4", "GPUS": "0,1", "EXTRAS": "1", "LIMIT": "7"}.items():
         monkeypatch.setenv(f"MTEMBED_{name}", value)
-    config = configured("x")
+    config = configured("./x")
     assert (config.model, config.bbox, config.gpus, config.extras, config.limit) == (
         "siglip", (-1.0, 2.0, 3.0, 4.0), (0, 1), True, 7,
     )  # fmt: skip
-    assert configured("--model", "rcf", "x").model == "rcf"
+    assert configured("--model", "rcf", "./x").model == "rcf"
 
 
 def test_options_from_the_file(configured: Parsed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = 'model = "dinov2"\nbbox = [-1, 2.5, 3, 4]\nfragment-size = 28\n[demo]\noutput = "elsewhere"\n'
     (tmp_path / "mtembed.toml").write_text(text)
-    for words in (("x",), ("run", "x")):
+    for words in (("./x",), ("run", "./x")):
         config = configured(*words)
         assert (config.model, config.bbox, config.fragment_size) == ("dinov2", (-1.0, 2.5, 3.0, 4.0), 28)
     monkeypatch.setenv("MTEMBED_MODEL", "siglip")
-    assert configured("x").model == "siglip"
-    assert configured("--model", "rcf", "x").model == "rcf"
+    assert configured("./x").model == "siglip"
+    assert configured("--model", "rcf", "./x").model == "rcf"
 
 
 def test_a_misspelt_key_of_the_file_is_an_error(call: Any, tmp_path: Path) -> None:
     (tmp_path / "mtembed.toml").write_text('model = "rcf"\nlimt = 1\n')
-    code, _, err = call("x")
+    code, _, err = call("./x")
     assert code == 2
     assert "limt" in err
 
@@ -231,7 +231,7 @@ def test_weights_that_cannot_be_had_stop_with_1(call: Any, tmp_path: Path) -> No
 
 
 def test_a_reader_that_leaves_early_is_no_error_message() -> None:
-    script = f"{sys.executable} -m mtembed.cli models --json | head -c 1"
+    script = f"{sys.executable} -m mtembed models --json | head -c 1"
     done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("{", "")
 

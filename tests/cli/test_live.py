@@ -6,14 +6,16 @@ import io
 import json
 import time
 from collections import deque
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from mtembed.cli import console
-from mtembed.cli.console import Every, JsonView, PlainView, QuietView, progress_facts, progress_line
+from mtembed.cli.console import Speech
 from mtembed.cli.live import LiveView, draw
+from mtembed.cli.progress import Every, progress_facts, progress_line
+from mtembed.cli.views import JsonView, PlainView, QuietView, view
 from mtembed.errors import UsageError
 from mtembed.run.process import Worker
 from mtembed.run.progress import ADVICE, Progress
@@ -112,34 +114,28 @@ def test_the_live_view_draws_twice_a_second_and_keeps_notes_as_they_are() -> Non
 
 def test_without_a_terminal_there_is_a_line_every_half_minute(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
-    view = PlainView(clock)
+    shown = PlainView(clock, lambda: datetime(2026, 11, 25, 12, 41, 25, tzinfo=UTC))
     for _ in range(95):
-        view.tick(midway())
+        shown.tick(midway())
         clock.now += 1.0
     said = capsys.readouterr()
     assert said.out == "" and len(said.err.splitlines()) == 3
     line = said.err.splitlines()[0]
-    for words in (
-        "120 cells done",
-        "2 failed",
-        "278 to go",
-        "12.00 cells/s",
-        "1.500 GB/s",
-        "device 100%",
-        "12 of 20 slots",
-    ):
+    assert line.startswith("2026-11-25T12:41:25Z 222 of 500 cells (100 from before), 1 of 4 shards, 2 failed")
+    for words in ("12.00 cells/s", "1.500 GB/s", "23 s left", "device 100%", "12 of 20 slots"):
         assert words in line
 
 
 def test_json_is_one_event_per_line(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
-    view = JsonView(clock)
-    view.note("a note\nof two lines")
+    shown = JsonView(clock)
+    shown.note("a note\nof two lines")
     for _ in range(4):
-        view.tick(midway())
+        shown.tick(midway())
         clock.now += 0.5
-    console.summary(RunSummary("out", "rcf", "S2L1C", cells=5), "json")
-    console.fail(UsageError("no shard matches x"), "json")
+    shown.end(RunSummary("out", "rcf", "S2L1C", cells=5))
+    error = UsageError("no shard matches x")
+    Speech(json=True).fail(error, str(error), error.exit_code)
     said = capsys.readouterr()
     events = [json.loads(line) for line in said.out.splitlines()]
     assert [event["event"] for event in events] == ["note", "progress", "progress", "end", "error"]
@@ -153,28 +149,45 @@ def test_json_is_one_event_per_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_quiet_is_quiet_but_for_errors(capsys: pytest.CaptureFixture[str]) -> None:
-    view = QuietView()
-    view.tick(midway())
-    view.note("nothing")
-    view.close()
-    console.summary(RunSummary("out", "rcf", "S2L1C", cells=5, failed=1), "quiet")
+    shown = QuietView()
+    shown.tick(midway())
+    shown.note("nothing")
+    shown.close()
+    shown.end(RunSummary("out", "rcf", "S2L1C", cells=5, failed=1))
+    Speech(quiet=True).show("nothing", [])
     assert capsys.readouterr() == ("", "")
-    console.fail(UsageError("no shard matches x"), "quiet")
+    error = UsageError("no shard matches x")
+    Speech(quiet=True).fail(error, str(error), error.exit_code)
     assert capsys.readouterr().err == "mtembed: no shard matches x\n"
 
 
-def test_how_to_show_follows_options_and_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    assert console.mode(True, True) == "json" and console.mode(False, True) == "quiet"
-    assert console.mode(False, False) == "plain"  # pytest's stderr is no terminal
-    assert isinstance(console.view("plain"), PlainView) and isinstance(console.view("json"), JsonView)
+def test_how_to_show_follows_options_and_terminal() -> None:
+    """pytest's stderr is no terminal."""
+    assert isinstance(view(Speech(json=True, quiet=True)), JsonView)
+    assert isinstance(view(Speech(quiet=True)), QuietView)
+    assert isinstance(view(Speech()), PlainView)
 
 
 def test_the_end_names_cells_rate_and_failures(capsys: pytest.CaptureFixture[str]) -> None:
     done = RunSummary("out", "rcf", "S2L1C", cells=90, failed=2, embeddings=2250, new_cells=30, seconds=75.0)
-    console.summary(done, "plain")
+    PlainView().end(done)
     said = capsys.readouterr().err
-    for words in ("2250 embeddings of 90 cells", "30 of them now in 1 min 15 s at 0.40 cells/s", "2 cells failed"):
+    for words in ("2,250 embeddings of 90 cells", "30 of them now in 1 min 15 s at 0.40 cells/s", "2 cells failed"):
         assert words in said
+    PlainView().end(RunSummary("out", "rcf", "S2L1C", cells=1, failed=1, embeddings=25))
+    said = capsys.readouterr().err
+    assert "25 embeddings of 1 cell\n" in said and "1 cell failed and is listed" in said
+
+
+def test_nothing_printed_moves_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "a\x1b[31m\x07\x9b2J\u202eb\u2028c\udc80"
+    PlainView().note(hostile)
+    Speech().show(hostile, [])
+    Speech(json=True).show("", [{"name": hostile}])
+    said = capsys.readouterr()
+    assert not set("\x1b\x07\x9b\u202e\u2028\udc80") & set(said.out + said.err)
+    assert json.loads(said.out.splitlines()[-1])["name"] == hostile
+    assert said.err.rstrip().endswith(r"a\x1b[31m\x07\x9b2J\u202eb\u2028c\udc80")
 
 
 def test_times_are_readable() -> None:

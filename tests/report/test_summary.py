@@ -18,18 +18,20 @@ from hypothesis import strategies as st
 
 import mtembed
 from mtembed.cli import app
-from mtembed.cli.report import text
+from mtembed.cli.report import view, write_page
 from mtembed.dataset.journal import HEAD, Journal, read_journal
 from mtembed.dataset.part import timing_table
 from mtembed.errors import OutputError, UsageError
-from mtembed.report.busy import Spans
+from mtembed.report.busy import Spans, Work
 from mtembed.report.limit import find_limit
-from mtembed.report.summary import Report, report
+from mtembed.report.page import page
+from mtembed.report.summary import Report, report, summarise
 from mtembed.report.svg import nice, worked
-from mtembed.report.timings import STAGES, load
+from mtembed.report.timings import load
 from mtembed.sources import SOURCES
 from mtembed.text import milliseconds, significant
-from mtembed.types import CellTiming
+from mtembed.types import STAGES, CellTiming
+from tests.tools.screens import screen
 
 BOOT = 1_800_000_000.0  # seconds since 1970 at which the clock of the invented cells was zero
 SETTINGS = {
@@ -89,6 +91,11 @@ def journal(root: Path, stem: str, cells: Sequence[CellTiming]) -> Path:
         writer.append(timing, None, np.zeros((25, 64), np.float32))
     writer.close()
     return path
+
+
+def shown(found: Report, width: int = 110) -> str:
+    """What a terminal shows of a report."""
+    return screen(view(found), width)
 
 
 def steady(count: int = 40, **slow: float) -> list[CellTiming]:
@@ -309,9 +316,9 @@ def test_parts_that_no_manifest_lists_yet_count_too(tmp_path: Path) -> None:
 
 
 def test_nothing_embedded_is_said_and_is_no_error(tmp_path: Path) -> None:
-    found = report(dataset(tmp_path, {"part_00001": [failure(0, 0)]}), html=tmp_path / "page.html")
+    found = page_of(tmp_path, [failure(0, 0)])[1]
     assert (found.cells, found.failed, found.seconds_per_cell, found.limiting_stage) == (0, 1, None, None)
-    assert "Nothing was embedded" in text(found) and "no projection" in text(found)
+    assert "Nothing was embedded" in shown(found) and "No projection" in shown(found)
     assert report(dataset(tmp_path / "empty", {})).total_s == 0.0
 
 
@@ -362,7 +369,7 @@ def test_the_tables_show_the_facts(tmp_path: Path) -> None:
     dataset(
         tmp_path, {"part_00001": [*steady(60, forward=20.0), failure(60, 2, "[red]odd[/] name")]}, warnings=["beware"]
     )
-    shown = text(report(tmp_path, 1.5))
+    table = shown(report(tmp_path, 1.5))
     for word in (
         "rcf",
         "S2L1C",
@@ -374,7 +381,7 @@ def test_the_tables_show_the_facts(tmp_path: Path) -> None:
         "beware",
         "1.50 an hour",
     ):
-        assert word in shown
+        assert word in table
 
 
 class Page(html.parser.HTMLParser):
@@ -404,7 +411,10 @@ class Page(html.parser.HTMLParser):
 
 
 def page_of(root: Path, cells: list[CellTiming]) -> tuple[str, Report]:
-    found = report(dataset(root, {"part_00001": cells}), 2.0, root / "page.html")
+    timings = load(dataset(root, {"part_00001": cells}))
+    work = Work(timings)
+    found = summarise(timings, work, 2.0)
+    write_page(root / "page.html", page(found, timings.cells, work))
     return (root / "page.html").read_text(encoding="utf-8"), found
 
 
@@ -432,6 +442,33 @@ def test_the_time_line_shows_the_last_cells_of_every_worker(tmp_path: Path) -> N
     ]
     source, _ = page_of(tmp_path, cells)
     assert 2 * 16 <= source.count("<title>forward ") <= 2 * 16 + 2
+
+
+def test_failed_cells_are_named_in_both_views(tmp_path: Path) -> None:
+    lost = [failure(row, 2, "band B04 is torn") for row in range(60, 95)]
+    source, found = page_of(tmp_path, [*steady(60), *lost])
+    assert [one.row_group for one in found.failed_cells] == list(range(60, 80))
+    assert "part_00001.parquet" in shown(found) and "15 cells more: see failures*.jsonl" in shown(found)
+    assert "part_00001.parquet" in source and "15 cells more" in source
+
+
+def test_few_cells_give_no_advice_and_no_projection(tmp_path: Path) -> None:
+    source, found = page_of(tmp_path, steady(1))
+    assert found.advice == "" and found.projection.hours is None
+    assert "Only 1 cell so far" in shown(found) and "would take" not in shown(found) + source
+
+
+def test_waiting_is_drawn_apart_from_work(tmp_path: Path) -> None:
+    source, _ = page_of(tmp_path, steady(60, forward=20.0))
+    work, waits = source.index("Work, mean per cell"), source.index("Waiting in queues")
+    assert work < source.index("<title>forward") < waits < source.index("<title>ring_wait")
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_the_report_fits_its_terminal(tmp_path: Path, width: int) -> None:
+    cells = [*steady(60), failure(60, 2, "an error of many words, " * 10)]
+    lines = shown(report(dataset(tmp_path, {"part_00001": cells})), width).splitlines()
+    assert max(map(len, lines)) <= width
 
 
 # -- pieces -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,26 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Group, Parameter
+
+from mtembed.cli.console import Speech
+
+OUTPUT = Group("What is printed", sort_key=90)
+
+Talk = Annotated[Speech, Parameter(name="*", group=OUTPUT)]
+"""``talk: Talk = SPEECH`` as a keyword-only parameter gives a command ``--json``, ``--quiet`` and ``--verbose``."""
+
+SPEECH = Speech()
+
+
+def shown_default(value: object) -> str | None:
+    """What a help page says of a default: nothing of a switch that is off."""
+    return {True: "on", False: None}[value] if isinstance(value, bool) else str(value)
+
+
+Dir = Annotated[Path, Parameter(help="The output folder of a run.")]
+Fresh = Annotated[bool, Parameter(help="Start over instead of resuming.")]

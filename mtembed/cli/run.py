@@ -1,0 +1,65 @@
+"""``mtembed run``, also without the word: shards in, a dataset of embeddings out."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from mtembed.cli.console import Speech
+from mtembed.cli.options import SPEECH, Talk
+from mtembed.config import RunConfig
+
+if TYPE_CHECKING:
+    from mtembed.run.embed import Plan, Run
+
+INTERRUPTED = 130
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+def run(config: Annotated[RunConfig, Parameter(name="*")], *, talk: Talk = SPEECH) -> int:
+    """Embed every fragment of every cell of Major TOM Core shards."""
+    from mtembed.run.embed import plan
+
+    planned = plan(config)
+    if config.dry_run:
+        from mtembed.run.dryrun import estimate
+
+        with talk.counting("opening shards") as tick:
+            found = estimate(planned, tick)
+        talk.show(found.text(), [found.facts()])
+        return 0
+    return execute(planned, talk)
+
+
+def execute(planned: Plan, talk: Speech) -> int:
+    """One run with its view; returns the exit code."""
+    from mtembed.cli.views import view
+    from mtembed.run.embed import Run
+
+    shown = view(talk)
+    try:
+        work = Run(planned, shown.tick, shown.note)
+        _handle_signals(work)
+        result = work.execute()
+    finally:
+        shown.close()
+    shown.end(result)
+    return result.exit_code
+
+
+def _handle_signals(work: Run) -> None:
+    """First SIGINT, SIGTERM or SIGUSR1: finish what is in flight.  Second: leave at once; what is safe stays safe."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for name in SIGNALS:
+            signal.signal(name, leave)
+        work.stop()
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(INTERRUPTED)
+
+    for name in SIGNALS:
+        signal.signal(name, stop)
