@@ -23,10 +23,11 @@ from mtembed.dataset.settings import Settings
 from mtembed.messages import Embedded, EmbedTask
 from mtembed.ring import Ring
 from mtembed.run import process, worker
-from mtembed.run.embed import Run, plan
+from mtembed.run.embed import Run
 from mtembed.run.pipeline import Crew
+from mtembed.run.plan import plan
 from mtembed.run.process import Ready
-from mtembed.types import Weights
+from mtembed.run.sizes import Sizes
 
 CELL_MS = "MTEMBED_BENCH_CELL_MS"
 
@@ -53,8 +54,8 @@ def device(name: str, job: worker.Job, send: Callable[[Any], None]) -> worker.Se
 class Elsewhere(Run):
     """A run with that device worker."""
 
-    def _crews(self, settings: Settings, found: Weights, rings: list[Ring]) -> dict[str, Crew]:
-        crews = super()._crews(settings, found, rings)
+    def _crews(self, settings: Settings, layout: Sizes, rings: list[Ring]) -> dict[str, Crew]:
+        crews = super()._crews(settings, layout, rings)
         job = worker.Job(tuple((ring.fd, ring.shape) for ring in rings), self.plan.spec.name)
         inherited = [ring.fd for ring in rings]
 

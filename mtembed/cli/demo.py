@@ -13,7 +13,7 @@ from mtembed.cli.run import INTERRUPTED, execute
 from mtembed.config import RunConfig
 
 if TYPE_CHECKING:
-    from mtembed.run.embed import Plan
+    from mtembed.run.plan import Plan
     from mtembed.types import Source
 
 SAMPLE = Path(__file__).resolve().parents[1] / "sample"
@@ -51,7 +51,7 @@ def shard(source: Source) -> Path:
 
 def plans(output: Path, fresh: bool = False) -> Iterator[Plan]:
     """What is to be run, source by source, each into a folder of its own below ``output``."""
-    from mtembed.run.embed import plan
+    from mtembed.run.plan import plan
 
     for source in SOURCES:
         folder = str(output / source)

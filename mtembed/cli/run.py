@@ -13,7 +13,8 @@ from mtembed.cli.options import SPEECH, Talk
 from mtembed.config import RunConfig
 
 if TYPE_CHECKING:
-    from mtembed.run.embed import Plan, Run
+    from mtembed.run.embed import Run
+    from mtembed.run.plan import Plan
 
 INTERRUPTED = 130
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -21,7 +22,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 def run(config: Annotated[RunConfig, Parameter(name="*")], *, talk: Talk = SPEECH) -> int:
     """Embed every fragment of every cell of Major TOM Core shards."""
-    from mtembed.run.embed import plan
+    from mtembed.run.plan import plan
 
     planned = plan(config)
     if config.dry_run:

@@ -10,21 +10,19 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mtembed.dataset.settings import Settings
 from mtembed.errors import MtembedError, WorkerError
 from mtembed.messages import GPU_ENCODINGS, DeviceJob, ProbeJob
 from mtembed.run import process
-from mtembed.run import sizes as layout
+from mtembed.run.plan import Plan
 from mtembed.run.process import Worker
 from mtembed.run.roofline import decode_trial
+from mtembed.run.sizes import Sizes, device_environment
 from mtembed.run.trial import network_trial, receive
 from mtembed.run.worker import Job
 from mtembed.sources import SOURCES
-
-if TYPE_CHECKING:
-    from mtembed.run.embed import Plan
 
 WORTH = 1.05  # the GPU decodes where that is so many times as fast
 
@@ -38,15 +36,15 @@ class Choice:
 
 
 def choose(
-    plan: Plan, settings: Settings, job: DeviceJob, start_decoder: Callable[[], Worker], shards: Sequence[Path]
+    plan: Plan, settings: Settings, sizes: Sizes, start_decoder: Callable[[], Worker], shards: Sequence[Path]
 ) -> Choice:
-    """For a run on GPUs; ``job`` is the first card's, ``start_decoder`` starts a decode worker for a trial.
+    """For a run on GPUs; ``start_decoder`` starts a decode worker for a trial.
 
     Under ``gpu`` a GPU that cannot be asked is a WorkerError; under ``auto`` everything stays on the CPU then.
     """
-    wanted, peek = plan.config.decoder, plan.peek
-    packed = peek.encodings & set(GPU_ENCODINGS)
-    if wanted == "cpu" or job.card is None or peek.place is None or (wanted == "auto" and not packed):
+    wanted, first = plan.config.decoder, plan.first_cell
+    packed = first.encodings & set(GPU_ENCODINGS)
+    if wanted == "cpu" or not sizes.on_gpu or first.place is None or (wanted == "auto" and not packed):
         return Choice()
     if settings.extras or settings.max_nodata < 1.0:
         words = "--extras and --max-nodata look at pixels on the CPU, so GeoTIFFs are decoded there"
@@ -55,7 +53,7 @@ def choose(
         missing = "nvImageCodec is not installed: pip install 'mtembed[gpu]' to have LZW and deflate decoded on the GPU"
         return Choice(notes=(missing,))
     try:
-        return _asked(plan, settings, job, packed, start_decoder, shards)
+        return _asked(plan, settings, sizes, packed, start_decoder, shards)
     except (MtembedError, OSError, ValueError) as error:
         if wanted == "gpu":
             raise
@@ -63,12 +61,12 @@ def choose(
 
 
 def _asked(
-    plan: Plan, settings: Settings, job: DeviceJob, packed: frozenset[str], start: Callable[[], Worker],
+    plan: Plan, settings: Settings, sizes: Sizes, packed: frozenset[str], start: Callable[[], Worker],
     shards: Sequence[Path],
 ) -> Choice:  # fmt: skip
     """The choice, when extras and the library leave one.  Raises WorkerError when a worker of a trial ends too soon."""
     wanted = plan.config.decoder
-    found = _ask(plan, job)
+    found = _ask(plan, sizes.device_jobs[0])
     exact = frozenset(found["exact"])
     concerned = {name: why for name, why in found["problems"].items() if wanted == "gpu" or name in packed}
     notes = tuple(f"{', '.join(names)} stays on the CPU, because on the GPU {why}" for why, names in _by(concerned))
@@ -78,7 +76,7 @@ def _asked(
         )
     if not packed & exact:
         return Choice(notes=notes)
-    return _faster(plan, settings, packed & exact, found["seconds"], start, shards)
+    return _faster(plan, settings, sizes, packed & exact, found["seconds"], start, shards)
 
 
 def _installed() -> bool:
@@ -90,11 +88,11 @@ def _installed() -> bool:
 
 def _ask(plan: Plan, job: DeviceJob) -> dict[str, Any]:
     """What the first card can decode; it is asked in a process of its own."""
-    assert plan.peek.place is not None
-    path, row = plan.peek.place
+    assert plan.first_cell.place is not None
+    path, row = plan.first_cell.place
     dtype = SOURCES[plan.source].dtype
     question = Job((), ProbeJob(dtype, path, row, plan.spec.bands_for(plan.source)))
-    worker = process.start("probe", "probe-0", question, (), layout.device_environment(job))
+    worker = process.start("probe", "probe-0", question, (), device_environment(job))
     try:
         details: dict[str, Any] = receive(worker, plan.config.stall_timeout).details
     except WorkerError as error:
@@ -105,8 +103,8 @@ def _ask(plan: Plan, job: DeviceJob) -> dict[str, Any]:
 
 
 def _faster(
-    plan: Plan, settings: Settings, packed: frozenset[str], seconds: float, start: Callable[[], Worker],
-    shards: Sequence[Path],
+    plan: Plan, settings: Settings, sizes: Sizes, packed: frozenset[str], seconds: float,
+    start: Callable[[], Worker], shards: Sequence[Path],
 ) -> Choice:  # fmt: skip
     """Cells per second of one card with either decoder, from short trials of the parts."""
     worker = start()
@@ -116,14 +114,14 @@ def _faster(
         worker.close()
     if not timings:
         return Choice()
-    sizes = layout.crew_sizes(plan.spec, settings, plan.config)
-    share = sizes.device / sizes.decode / len(timings) / 1e3
+    crews = sizes.crews
+    share = crews.device / crews.decode / len(timings) / 1e3
     reading = sum(timing.read for timing in timings) * share
     decoding = sum(timing.decode for timing in timings) * share
-    network = network_trial(plan, settings).seconds
+    network = network_trial(plan, settings, sizes).seconds
     on_cpu, on_gpu = 1 / max(reading + decoding, network), 1 / max(reading, network + seconds)
     where = "GPU" if on_gpu > WORTH * on_cpu else "CPU"
-    rates = f"{on_cpu:.3g} cells/s a card with {sizes.decode} decode workers, {on_gpu:.3g} with the GPU"
+    rates = f"{on_cpu:.3g} cells/s a card with {crews.decode} decode workers, {on_gpu:.3g} with the GPU"
     note = f"decoding {', '.join(sorted(packed))} on the {where}: in a trial {rates}"
     return Choice(packed if where == "GPU" else frozenset(), (note,))
 

@@ -7,6 +7,7 @@ a worker like those of the run.
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,8 +21,8 @@ from mtembed.dataset.settings import Settings, check_same, resolve
 from mtembed.errors import MtembedError
 from mtembed.geo.fragments import FragmentGrid
 from mtembed.models import weights
-from mtembed.run import sizes as layout
-from mtembed.run.embed import Plan, free_bytes
+from mtembed.run.plan import Plan
+from mtembed.run.sizes import Sizes, sizes
 from mtembed.run.trial import seconds_per_cell
 from mtembed.text import size
 from mtembed.types import ShardListing, Weights
@@ -35,7 +36,7 @@ PARTS_OPEN = 8  # parts the pipeline has open at most, each with a journal of it
 LISTED = 10
 
 Tick = Callable[[int, int], None]
-Trial = Callable[[Plan, Settings], float]
+Trial = Callable[[Plan, Settings, Sizes], float]
 
 
 @dataclass(slots=True)
@@ -91,11 +92,12 @@ def estimate(plan: Plan, tick: Tick = lambda done, total: None, trial: Trial = s
     ``trial`` says how many seconds one worker needs for a cell, or raises MtembedError.
     Raises UsageError for options that do not fit and SettingsError where the run itself would be refused.
     """
-    settings = _settings(plan)
-    sizes = layout.crew_sizes(plan.spec, settings, plan.config)
+    found = _weights(plan)
+    settings = _settings(plan, found)
+    needed = sizes(plan, settings, found)
     result = Estimate(
-        str(plan.dataset.root), plan.spec.name, plan.source, settings.device, settings.precision, sizes.device,
-        len(plan.mine), _fragments(plan, settings), free_bytes=free_bytes(plan.dataset.root),
+        str(plan.dataset.root), plan.spec.name, plan.source, settings.device, settings.precision, needed.crews.device,
+        len(plan.mine), _fragments(plan, settings), free_bytes=_free_bytes(plan.dataset.root),
         warnings=list(plan.warnings),
     )  # fmt: skip
     largest = _count(plan, result, tick)
@@ -104,17 +106,21 @@ def estimate(plan: Plan, tick: Tick = lambda done, total: None, trial: Trial = s
     result.output_bytes = result.left * cell + result.shards * PART_BYTES if result.left else 0
     result.working_bytes = min(PARTS_OPEN, result.shards) * largest * cell
     if result.left:
-        _time(result, lambda: trial(plan, settings))
+        _time(result, lambda: trial(plan, settings, needed))
     return result
 
 
-def _settings(plan: Plan) -> Settings:
-    """The run's settings; published weights are taken as given, because looking for them may download them."""
+def _weights(plan: Plan) -> Weights:
+    """Published weights are taken as given, because looking for them may download them."""
     option, earlier = plan.config.weights, (plan.earlier or {}).get("settings", {})
     if option is None and plan.spec.published is not None:
-        found = Weights(earlier.get("weights", plan.spec.published.file), earlier.get("weights_sha256", ""), None, None)
-    else:
-        found = weights.resolve(plan.spec, option)
+        return Weights(earlier.get("weights", plan.spec.published.file), earlier.get("weights_sha256", ""), None, None)
+    return weights.resolve(plan.spec, option)
+
+
+def _settings(plan: Plan, found: Weights) -> Settings:
+    """The run's settings.  Raises SettingsError where the run would be refused."""
+    earlier = (plan.earlier or {}).get("settings", {})
     settings = resolve(plan.config, plan.spec, plan.source, found, earlier)
     if earlier:
         check_same(settings, earlier, str(plan.dataset.root))
@@ -123,8 +129,9 @@ def _settings(plan: Plan) -> Settings:
 
 def _fragments(plan: Plan, settings: Settings) -> int:
     """Fragments of a typical cell; 0 where it is smaller than one."""
+    side = (plan.first_cell.rows, plan.first_cell.cols)
     try:
-        return len(FragmentGrid.of(*plan.peek.side, settings.fragment_size, settings.overlap, settings.border_shift))
+        return len(FragmentGrid.of(*side, settings.fragment_size, settings.overlap, settings.border_shift))
     except ValueError:
         return 0
 
@@ -221,6 +228,13 @@ def _time(result: Estimate, trial: Callable[[], float]) -> None:
         return
     result.cells_per_s = result.processes / seconds
     result.seconds = result.left / result.cells_per_s
+
+
+def _free_bytes(folder: Path) -> int:
+    """Free space where ``folder`` is or will be."""
+    while not folder.exists():
+        folder = folder.absolute().parent
+    return shutil.disk_usage(folder).free
 
 
 # -- words ----------------------------------------------------------------------------------------------------------

@@ -4,76 +4,39 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mtembed import errors, models
+from mtembed import errors
 from mtembed.archive.cell import DecodeJob
-from mtembed.archive.shards import Selection, check_metadata, find_metadata, find_shards, fingerprint, read_cell_list
+from mtembed.archive.shards import Selection, fingerprint, read_cell_list
 from mtembed.config import RunConfig
 from mtembed.dataset import readme
 from mtembed.dataset.folder import Dataset, now, output_problem, read_json, write_atomically, write_json
 from mtembed.dataset.manifest import describe, totals
 from mtembed.dataset.part import WriteJob, read_facts, read_timings
 from mtembed.dataset.settings import Settings, check_same, resolve
-from mtembed.errors import MtembedError, OutputError, SettingsError, UsageError, WorkerError
-from mtembed.models import ModelSpec, weights
+from mtembed.errors import MtembedError, OutputError, SettingsError, WorkerError
+from mtembed.models import weights
 from mtembed.ring import Ring
-from mtembed.run import process, sizes
+from mtembed.run import process
+from mtembed.run.decoder_choice import choose
 from mtembed.run.pipeline import Crew, Pipeline, Work
+from mtembed.run.plan import Plan, plan
 from mtembed.run.process import Fatal, Worker
 from mtembed.run.progress import Progress
+from mtembed.run.roofline import measure
+from mtembed.run.sizes import Sizes, device_environment, sizes
 from mtembed.run.worker import Job
-from mtembed.types import RunSummary, Source, Weights
+from mtembed.types import RunSummary, Weights
 
 MANIFEST_EVERY_S = 30.0
 # Arrow's own allocator keeps for long what the writer needed for a moment.
 WRITER_ENVIRONMENT = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
 MOST_STARTS = 1000  # whose times the manifest keeps
 Tick = Callable[[Progress], None]
-
-
-@dataclass(slots=True)
-class Plan:
-    """What is known before any worker starts: the input, the model and the output folder."""
-
-    config: RunConfig
-    spec: ModelSpec
-    shards: list[Path]
-    mine: list[int]
-    peek: sizes.Peek
-    dataset: Dataset
-    earlier: dict[str, Any] | None
-    warnings: list[str] = field(default_factory=list)
-
-    @property
-    def source(self) -> Source:
-        return self.peek.source
-
-
-def plan(config: RunConfig) -> Plan:
-    """Look at the options, the input and the output folder.  Raises UsageError and SettingsError; writes nothing."""
-    spec = models.get(config.model)
-    spec.require_size(config.fragment_size or spec.size)
-    if config.metadata:
-        check_metadata(Path(config.metadata))
-    if config.cells and not Path(config.cells).is_file():
-        raise UsageError(f"--cells {config.cells} does not exist: give a text or Parquet file of cells")
-    shards = find_shards(config.shards)
-    mine = list(range(config.shard_index, len(shards), config.shard_count))
-    dataset = Dataset(Path(config.output or f"embeddings-{spec.name}"), config.shard_index, config.shard_count)
-    earlier = None if config.fresh else _earlier(dataset)
-    peek = sizes.peek(shards, spec)
-    result = Plan(config, spec, shards, mine, peek, dataset, earlier)
-    if not spec.recommends(peek.source):
-        result.warnings.append(f"{spec.name} was made for {spec.source}; this is {peek.source}")
-    if not config.metadata and find_metadata(shards[0]) is None:
-        result.warnings.append("no metadata.parquet was found: time stamps come from the shards themselves")
-    return result
 
 
 class Run:
@@ -114,8 +77,8 @@ class Run:
         found = self._weights()
         settings = resolve(config, plan.spec, plan.source, found, (plan.earlier or {}).get("settings", {}))
         done = self._resume(settings)
-        self.manifest |= describe(plan.spec, settings, plan.peek.side)
-        self.manifest["warnings"] = plan.warnings
+        self.manifest |= describe(plan.spec, settings, (plan.first_cell.rows, plan.first_cell.cols))
+        self.manifest["warnings"] = list(plan.warnings)
         self.manifest["complete"] = not set(plan.mine) - done.keys()
         self._began, self._seconds_before = time.monotonic(), self.manifest.get("seconds", 0.0)
         self._save()
@@ -182,18 +145,18 @@ class Run:
 
     def _embed(self, settings: Settings, found: Weights, done: dict[int, int]) -> Pipeline:
         plan, config = self.plan, self.plan.config
-        shapes = sizes.rings(plan.peek, plan.spec, settings, config)
-        rings = [Ring.create(shape) for shape in shapes]
+        layout = sizes(plan, settings, found)
+        rings = [Ring.create(layout.ring) for _ in range(layout.lanes)]
         try:
             work = Work(plan.shards, frozenset(plan.mine), done, settings.limit, config.retry_failed)
-            crews = self._crews(settings, found, rings)
-            self._choose_decoder(settings, found, rings, crews, [plan.shards[i] for i in plan.mine if i not in done])
+            crews = self._crews(settings, layout, rings)
+            self._choose_decoder(settings, layout, rings, crews, [plan.shards[i] for i in plan.mine if i not in done])
             if config.roofline:
-                self._measure_roofline(settings, crews["decode"], [i for i in plan.mine if i not in done])
+                self._measure_roofline(settings, layout, crews["decode"], [i for i in plan.mine if i not in done])
             self._pipeline = Pipeline(
                 work,
                 crews,
-                [shape.slots for shape in shapes],
+                [layout.ring.slots] * layout.lanes,
                 check="precision_check" not in self.manifest["notes"],
                 max_failures=config.max_failures,
                 stall_timeout=config.stall_timeout,
@@ -211,16 +174,10 @@ class Run:
             self._finish_files()
 
     def _choose_decoder(
-        self, settings: Settings, found: Weights, rings: list[Ring], crews: dict[str, Crew], left: list[Path]
+        self, settings: Settings, layout: Sizes, rings: list[Ring], crews: dict[str, Crew], left: list[Path]
     ) -> None:
         """With GPUs: the decode workers leave to them what is faster decoded there."""
-        plan = self.plan
-        job = sizes.device_jobs(plan.spec, plan.source, found, settings, plan.config, plan.peek)[0]
-        if job.card is None:
-            return
-        from mtembed.run.decoder_choice import choose
-
-        choice = choose(plan, settings, job, lambda: crews["decode"].start("decode-0", 0), left)
+        choice = choose(self.plan, settings, layout, lambda: crews["decode"].start("decode-0", 0), left)
         for note in choice.notes:
             self.on_note(note)
         if choice.gpu:
@@ -241,11 +198,10 @@ class Run:
         descriptors = [ring.fd for ring in rings]
         return Crew(lambda name, lane: process.start("decode", name, job, descriptors), count, 2)
 
-    def _crews(self, settings: Settings, found: Weights, rings: list[Ring]) -> dict[str, Crew]:
+    def _crews(self, settings: Settings, layout: Sizes, rings: list[Ring]) -> dict[str, Crew]:
         plan, config = self.plan, self.plan.config
         shared = tuple((ring.fd, ring.shape) for ring in rings)
         descriptors = [ring.fd for ring in rings]
-        to_embed = sizes.device_jobs(plan.spec, plan.source, found, settings, config, plan.peek)
         to_write = Job(
             shared,
             WriteJob(
@@ -255,15 +211,15 @@ class Run:
         )  # fmt: skip
 
         def start_device(name: str, lane: int) -> Worker:
-            job = to_embed[lane]
-            return process.start("device", name, Job(shared, job), descriptors, sizes.device_environment(job))
+            job = layout.device_jobs[lane]
+            return process.start("device", name, Job(shared, job), descriptors, device_environment(job))
 
         lock = plan.dataset.lock_fd
-        counts = sizes.crew_sizes(plan.spec, settings, config)
+        counts = layout.crews
         self.manifest["workers"] = dataclasses.asdict(counts)
         return {
             "decode": self._decode_crew(settings, rings, counts.decode),
-            "device": Crew(start_device, counts.device, sizes.credit(to_embed[0])),
+            "device": Crew(start_device, counts.device, layout.credit),
             "write": Crew(
                 lambda name, lane: process.start("write", name, to_write, [*descriptors, lock], WRITER_ENVIRONMENT),
                 counts.write,
@@ -271,13 +227,11 @@ class Run:
             ),
         }
 
-    def _measure_roofline(self, settings: Settings, crew: Crew, shards: list[int]) -> None:
-        from mtembed.run.roofline import measure
-
+    def _measure_roofline(self, settings: Settings, layout: Sizes, crew: Crew, shards: list[int]) -> None:
         self.on_note("measuring what each stage can do alone")
         decoder = crew.start("decode-0", 0)
         try:
-            found = measure(self.plan, settings, decoder, shards)
+            found = measure(self.plan, settings, layout, decoder, shards)
         finally:
             decoder.close()
         self.manifest["roofline"] = found.as_json()
@@ -372,10 +326,6 @@ def dropped(event: Mapping[str, Any]) -> str:
     return f"lane {event['lane']} is given up, its cells go to the other cards: its worker {event['cause']}"
 
 
-def _earlier(dataset: Dataset) -> dict[str, Any] | None:
-    return read_json(dataset.manifest_path) if dataset.manifest_path.exists() else None
-
-
 def _check_siblings(dataset: Dataset, settings: Settings, folder: str) -> None:
     """Other processes' manifests in a shared folder must have been made with the same settings."""
     for path in dataset.siblings():
@@ -405,10 +355,3 @@ def _failures(dataset: Dataset, shards: Mapping[str, Mapping[str, Any]]) -> str:
                 names = ("shard", "row_group", "grid_cell", "product_id", "stage", "error")
                 lines.append(json.dumps({name: getattr(timing, name) for name in names}, ensure_ascii=False) + "\n")
     return "".join(lines)
-
-
-def free_bytes(folder: Path) -> int:
-    """Free space where ``folder`` is or will be."""
-    while not folder.exists():
-        folder = folder.absolute().parent
-    return shutil.disk_usage(folder).free

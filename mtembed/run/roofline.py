@@ -11,18 +11,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mtembed import machine
 from mtembed.dataset.settings import Settings
 from mtembed.messages import DecodeTask, PlanTask, SlotRef
-from mtembed.run import sizes as layout
+from mtembed.run.plan import Plan
 from mtembed.run.process import Worker
+from mtembed.run.sizes import Sizes
 from mtembed.run.trial import network_trial, receive
 from mtembed.types import DECODE_STAGES, DEVICE_STAGES, CellTiming
-
-if TYPE_CHECKING:
-    from mtembed.run.embed import Plan
 
 READ_FOR_S = 3.0
 FIND_FOR_S = 10.0
@@ -43,24 +41,24 @@ class Roofline:
         return asdict(self)
 
 
-def measure(plan: Plan, settings: Settings, decoder: Worker, shards: Sequence[int]) -> Roofline:
+def measure(plan: Plan, settings: Settings, sizes: Sizes, decoder: Worker, shards: Sequence[int]) -> Roofline:
     """Of the run that is about to start; ``decoder`` is a decode worker, ``shards`` those still to be done.
 
     Raises WorkerError when a worker ends before it has answered.
     """
     timings = decode_trial(decoder, [plan.shards[i] for i in shards], plan.config.stall_timeout)
-    sizes = layout.crew_sizes(plan.spec, settings, plan.config)
-    trial = network_trial(plan, settings, sizes.device)
+    crews = sizes.crews
+    trial = network_trial(plan, settings, sizes, crews.device)
     alone = {name: _mean(timings, name) for name in DECODE_STAGES} | trial.stages
-    limits = {name: _rate(sizes.decode, alone[name] / 1e3) for name in DECODE_STAGES}
-    limits |= {name: _rate(sizes.device, alone[name] / 1e3) for name in DEVICE_STAGES}
+    limits = {name: _rate(crews.decode, alone[name] / 1e3) for name in DECODE_STAGES}
+    limits |= {name: _rate(crews.device, alone[name] / 1e3) for name in DEVICE_STAGES}
     seconds = sum(alone[name] for name in DECODE_STAGES) / 1e3
-    crews = [_rate(sizes.decode, seconds), _rate(sizes.device, trial.seconds)]
+    rates = [_rate(crews.decode, seconds), _rate(crews.device, trial.seconds)]
     if settings.device == "cpu":
-        crews.append(_rate(machine.cores(), seconds + trial.seconds * settings.threads))
+        rates.append(_rate(machine.cores(), seconds + trial.seconds * settings.threads))
     read = sum(timing.read for timing in timings) / 1e3
     size = sum(timing.bytes_in for timing in timings)
-    return Roofline(alone, limits, size / read if read else 0.0, min((rate for rate in crews if rate), default=0.0))
+    return Roofline(alone, limits, size / read if read else 0.0, min((rate for rate in rates if rate), default=0.0))
 
 
 def decode_trial(worker: Worker, paths: Sequence[Path], patience: float) -> list[CellTiming]:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from threading import Barrier, BrokenBarrierError
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,14 +18,13 @@ from mtembed.errors import WorkerError
 from mtembed.geo.fragments import FragmentGrid
 from mtembed.messages import DeviceJob, Embedded, EmbedTask, SlotRef
 from mtembed.ring import Ring, Slot
-from mtembed.run import process, sizes
+from mtembed.run import process
+from mtembed.run.plan import Plan
 from mtembed.run.process import Fatal, Worker
+from mtembed.run.sizes import Sizes, device_environment
 from mtembed.run.worker import Job
 from mtembed.sources import SOURCES
 from mtembed.types import DEVICE_STAGES, CellRecord, CellTiming, DecodedCell, Georeference, Weights
-
-if TYPE_CHECKING:
-    from mtembed.run.embed import Plan
 
 SEED = 0
 CPU_CELLS = 2  # timed, after one that warms up; a card gets three times what it may hold
@@ -45,26 +44,25 @@ class Trial:
         return cls(sum(one.seconds for one in trials) / count, stages)
 
 
-def seconds_per_cell(plan: Plan, settings: Settings) -> float:
+def seconds_per_cell(plan: Plan, settings: Settings, sizes: Sizes) -> float:
     """Wall-clock seconds of a cell in one device worker that is kept busy.  Raises WorkerError."""
-    return network_trial(plan, settings).seconds
+    return network_trial(plan, settings, sizes).seconds
 
 
-def network_trial(plan: Plan, settings: Settings, count: int = 1) -> Trial:
+def network_trial(plan: Plan, settings: Settings, sizes: Sizes, count: int = 1) -> Trial:
     """The network in so many device workers that are busy at the same time, each with a ring of its own.
 
     Weights are random ones, because no network is slower for their sake and no file is needed.  Raises WorkerError.
     """
-    named = (plan.spec, plan.source, Weights(f"random:{SEED}", "", None, SEED), settings, plan.config, plan.peek)
-    jobs = sizes.device_jobs(*named)
-    shape = sizes.rings(plan.peek, plan.spec, settings, plan.config)[0]
-    held = 1 if jobs[0].card is None else min(sizes.credit(jobs[0]), shape.slots)
+    untrained = Weights(f"random:{SEED}", "", None, SEED)
+    jobs = [dataclasses.replace(job, weights=untrained) for job in sizes.device_jobs]
+    held = min(sizes.credit, sizes.ring.slots) if sizes.on_gpu else 1
     patience = plan.config.stall_timeout
     together = Barrier(count)
     with ExitStack() as stack, ThreadPoolExecutor(count) as threads:
         crew = []
         for index in range(count):
-            ring = Ring.create(dataclasses.replace(shape, slots=held))
+            ring = Ring.create(dataclasses.replace(sizes.ring, slots=held))
             stack.callback(ring.close)
             cells = [_made_up(plan, settings, ring.slot(slot)) for slot in range(held)]
             crew.append((_start(jobs[index % len(jobs)], index, ring, stack), cells))
@@ -74,7 +72,7 @@ def network_trial(plan: Plan, settings: Settings, count: int = 1) -> Trial:
 def _start(job: DeviceJob, index: int, ring: Ring, stack: ExitStack) -> Worker:
     """A device worker on a ring of its own; started by the main thread, whose end would end it too."""
     work = Job(((ring.fd, ring.shape),), dataclasses.replace(job, lane=0))
-    worker = process.start("device", f"device-{index}", work, [ring.fd], sizes.device_environment(job))
+    worker = process.start("device", f"device-{index}", work, [ring.fd], device_environment(job))
     stack.callback(worker.close)
     return worker
 
@@ -129,9 +127,9 @@ def receive(worker: Worker, patience: float) -> Any:
 def _made_up(plan: Plan, settings: Settings, slot: Slot) -> DecodedCell:
     """A cell of the input's size and band layout, full of noise."""
     noise, dtype = np.random.default_rng(SEED), SOURCES[plan.source].dtype
-    rows, cols = (max(side, settings.fragment_size) for side in plan.peek.side)
+    rows, cols = (max(side, settings.fragment_size) for side in (plan.first_cell.rows, plan.first_cell.cols))
     planes = []
-    for share in plan.peek.band_shares:
+    for share in plan.first_cell.band_shares:
         factor = max(1, round(share**-0.5))
         plane, pixels = slot.place(rows // factor, cols // factor, dtype)
         values = noise.random(pixels.shape, np.float32)

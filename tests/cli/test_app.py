@@ -17,7 +17,8 @@ from mtembed.config import RunConfig
 from mtembed.dataset.settings import Settings
 from mtembed.errors import SettingsError, WorkerError
 from mtembed.run.dryrun import Estimate, Trial, estimate
-from mtembed.run.embed import Plan, plan
+from mtembed.run.plan import Plan, plan
+from mtembed.run.sizes import Sizes
 from tests.tools.commands import ROOT, run
 from tests.tools.shards import make_shard, write_metadata
 
@@ -239,7 +240,7 @@ def test_a_reader_that_leaves_early_is_no_error_message() -> None:
 # -- a dry run ------------------------------------------------------------------------------------------------------
 
 
-def dry(*shards: str | Path, trial: Trial = lambda plan, settings: 1.0, **options: Any) -> Estimate:
+def dry(*shards: str | Path, trial: Trial = lambda plan, settings, sizes: 1.0, **options: Any) -> Estimate:
     """The estimate of a dry run; unless named, the trial takes a second a cell."""
     options = {"model": "rcf", "fragment_size": 32, **options}
     return estimate(plan(RunConfig(tuple(map(str, shards)), **options)), trial=trial)
@@ -267,7 +268,7 @@ def test_a_dry_run_selects_as_a_run_does(archive: Path, tmp_path: Path) -> None:
 def test_a_dry_run_tells_how_far_it_is(archive: Path) -> None:
     told: list[tuple[int, int]] = []
     config = RunConfig((str(archive),), model="rcf", fragment_size=32)
-    estimate(plan(config), lambda done, total: told.append((done, total)), lambda plan, settings: 1.0)
+    estimate(plan(config), lambda done, total: told.append((done, total)), lambda plan, settings, sizes: 1.0)
     assert told == [(1, 2), (2, 2)]
 
 
@@ -282,7 +283,7 @@ def test_a_dry_run_names_shards_that_cannot_be_used(archive: Path, tmp_path: Pat
 
 
 def test_a_dry_run_without_a_trial_says_so(archive: Path) -> None:
-    def broken(plan: Plan, settings: Settings) -> float:
+    def broken(plan: Plan, settings: Settings, sizes: Sizes) -> float:
         raise WorkerError("the device worker was killed by SIGKILL")
 
     found = dry(archive, trial=broken)

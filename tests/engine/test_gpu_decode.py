@@ -275,12 +275,11 @@ def test_auto_moves_the_work_only_where_that_is_faster(
     monkeypatch: pytest.MonkeyPatch, read_ms: float, decode_ms: float, network_s: float, gpu_s: float, on_gpu: bool
 ) -> None:
     timing = CellTiming("part", 0, read=read_ms, decode=decode_ms)
-    sizes = SimpleNamespace(decode=1, device=1)
+    sizes: Any = SimpleNamespace(crews=SimpleNamespace(decode=1, device=1))
     monkeypatch.setattr("mtembed.run.decoder_choice.decode_trial", lambda *_: [timing] * 3)
     monkeypatch.setattr("mtembed.run.decoder_choice.network_trial", lambda *_: SimpleNamespace(seconds=network_s))
-    monkeypatch.setattr("mtembed.run.decoder_choice.layout.crew_sizes", lambda *_: sizes)
     plan: Any = SimpleNamespace(spec=None, config=SimpleNamespace(stall_timeout=1.0))
     worker: Any = SimpleNamespace(close=lambda: None)
-    choice = _faster(plan, None, frozenset({"lzw"}), gpu_s, lambda: worker, [])  # type: ignore[arg-type]
+    choice = _faster(plan, None, sizes, frozenset({"lzw"}), gpu_s, lambda: worker, [])  # type: ignore[arg-type]
     assert choice.gpu == (frozenset({"lzw"}) if on_gpu else frozenset())
     assert f"on the {'GPU' if on_gpu else 'CPU'}:" in choice.notes[0]
