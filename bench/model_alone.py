@@ -23,7 +23,7 @@ def main() -> None:
     torch.set_grad_enabled(False)
     exact_fp32()
     spec = models.get(settings["model"])
-    found = weights.resolve(spec, None if spec.kind == "rcf" else "random:1")
+    found = weights.resolve(spec, "random:1" if spec.trained else None)
     sizes = (settings["fragment_size"], settings["precision"], settings["batch"], settings["threads"])
     job = DeviceJob(spec.name, settings["source"], found, *sizes, settings["engine"])
     network = CpuDevice(job).network

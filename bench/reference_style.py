@@ -23,7 +23,7 @@ CELLS = 3
 
 def main() -> None:
     spec = models.get(sys.argv[1])
-    network = spec.build(weights.resolve(spec, None if spec.kind == "rcf" else "random:1"))
+    network = spec.build(weights.resolve(spec, "random:1" if spec.trained else None))
     file = pq.ParquetFile(Path(sys.argv[2]))
     torch.set_grad_enabled(False)
     one_cell(file, 0, spec, network)

@@ -26,7 +26,7 @@ from mtembed import models  # noqa: E402
 from mtembed.config import RunConfig  # noqa: E402
 from mtembed.dataset import readme, rows  # noqa: E402
 from mtembed.models import weights  # noqa: E402
-from mtembed.models.base import check  # noqa: E402
+from mtembed.models.check import check  # noqa: E402
 from tests.tools.commands import run  # noqa: E402
 
 PLACEHOLDERS = {"int": "N", "float": "F", "str": "TEXT"}

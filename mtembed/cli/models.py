@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from mtembed.models import ModelSpec
-    from mtembed.models.base import ConstantImage
+    from mtembed.models.check import ConstantImage
     from mtembed.types import Weights
 
 HEADINGS = ("name", "network", "sources", "bands", "px", "D", "licence", "weights file")
@@ -80,7 +80,7 @@ def _row(spec: ModelSpec) -> tuple[str, ...]:
     bands = spec.bands[spec.source]
     shown = " ".join(bands) if len(bands) < 4 else f"{len(bands)}, {bands[0]} to {bands[-1]}"
     sources = ", ".join(sorted(spec.bands, key=lambda source: source != spec.source))
-    network = "random filters" if spec.kind == "rcf" else spec.architecture
+    network = spec.architecture if spec.trained else "random filters"
     file = spec.published.file if spec.published else "none needed"
     return (spec.name, network, sources, shown, str(spec.size), str(spec.dim), spec.licence, file)
 
@@ -89,7 +89,7 @@ def check_model(name: str, option: str | None) -> dict[str, Any]:
     """Load a model's weights and embed constant images.  Raises UsageError and WeightsError."""
     from mtembed import models as registry
     from mtembed.models import weights
-    from mtembed.models.base import check
+    from mtembed.models.check import check
 
     spec = registry.get(name)
     found = weights.resolve(spec, option)
@@ -107,8 +107,8 @@ def check_model(name: str, option: str | None) -> dict[str, Any]:
 
 
 def _random(spec: ModelSpec, found: Weights) -> bool:
-    """Random weights stand in for trained ones; random convolution features have no others."""
-    return found.seed is not None and spec.published is not None
+    """Whether random weights stand in for trained ones."""
+    return found.seed is not None and spec.trained
 
 
 def _problems(images: Sequence[ConstantImage]) -> list[str]:

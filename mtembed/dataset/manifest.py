@@ -37,7 +37,7 @@ def describe(spec: ModelSpec, settings: Settings, side: tuple[int, int]) -> dict
             "file": settings.weights,
             "sha256": settings.weights_sha256,
             "published": spec.published.file if spec.published else None,
-            "random": settings.weights.startswith("random:") and spec.kind != "rcf",
+            "random": settings.weights.startswith("random:") and spec.trained,
             "licence": spec.licence,
         },
         "data_licence": DATA_LICENCE,

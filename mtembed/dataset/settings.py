@@ -17,8 +17,7 @@ from mtembed.errors import SettingsError, UsageError
 from mtembed.models import ModelSpec
 from mtembed.types import Source, Weights
 
-CONV_BATCH = 8  # fragments per forward on CPU: what fits the caches (measured with bench/, see docs)
-VIT_BATCH = 5
+HALF = {"float16": "fp16", "bfloat16": "bf16", None: "fp32"}  # a model's 16-bit type, as --precision names it
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +114,7 @@ def resolve_device(config: RunConfig, earlier: Mapping[str, Any]) -> tuple[str, 
 
 def check_openvino(spec: ModelSpec, precision: str) -> None:
     """Raises UsageError where OpenVINO cannot run the model, or is not there."""
-    if spec.kind == "rcf":
+    if "openvino" not in spec.engines:
         raise UsageError(f"{spec.name} has no OpenVINO version: leave out --engine openvino")
     if precision == "fp16":
         raise UsageError("--engine openvino computes in fp32 or bf16: choose one of these with --precision")
@@ -124,18 +123,15 @@ def check_openvino(spec: ModelSpec, precision: str) -> None:
 
 
 def automatic_precision(spec: ModelSpec, device: str) -> str:
-    """16 bit where the device has fast units for it; random convolution features stay fp32."""
-    if spec.kind == "rcf":
-        return "fp32"
+    """16 bit where the device has fast units for it and the model has a 16-bit type."""
     if device == "cuda" and not machine.cpu_cards():
-        return "fp16" if spec.kind == "conv" else "bf16"
-    return "bf16" if machine.fast_bf16() else "fp32"
+        return HALF[spec.half]
+    return "bf16" if spec.half and machine.fast_bf16() else "fp32"
 
 
 def automatic_batch(spec: ModelSpec, device: str) -> int:
-    if device == "cuda" and not machine.cpu_cards():
-        return {"conv": 512, "rcf": 512, "vit": 256 if spec.weight_bytes < 1 << 30 else 64}[spec.kind]
-    return CONV_BATCH if spec.kind != "vit" else VIT_BATCH
+    """Fragments per forward."""
+    return spec.gpu_batch if device == "cuda" and not machine.cpu_cards() else spec.cpu_batch
 
 
 def cpu_layout(spec: ModelSpec) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The registry: every file of this folder (but ``base``, ``networks`` and ``weights``) names its models in ``SPECS``.
+"""The registry: every file of this folder (but those of ``_NOT_MODELS``) names its models in ``SPECS``.
 
 Importing this package imports plain data only; torch comes with ``ModelSpec.build``.
 """
@@ -14,7 +14,7 @@ from mtembed.models.base import ModelSpec
 
 __all__ = ["ModelSpec", "get", "names"]
 
-_NOT_MODELS = frozenset({"base", "networks", "weights"})
+_NOT_MODELS = frozenset({"base", "check", "networks", "weights"})
 
 
 @cache

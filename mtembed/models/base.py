@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 
 REFLECTANCE = Normalisation("reflectance")
+# dB statistics of vv and vh, as in the reference embedder and in SSL4EO-S12's own data set code.
+DECIBEL = Normalisation("decibel", mean=(-12.54847273, -20.19237134), std=(5.25697717, 5.91150917))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +61,23 @@ class Loader(Protocol):
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One model.
+    """One model.  Everything that is particular to it stands here; nothing elsewhere asks for its name or family.
 
     ``architecture`` is timm's name of the network (or ``rcf``); ``bands`` holds, for every source the model can run on,
     the columns in the network's order; ``source`` is the one it was made for; ``size`` the fragment's side in pixels
     and ``patch`` what another size must be a multiple of (``smallest`` at least); ``dim`` the vector's length;
-    ``parameters`` their number at ``source`` and ``size``; ``half`` the 16-bit type to use on CUDA; ``oracle`` the
-    first values of a published embedding of an all-white fragment, where one is known.
+    ``parameters`` their number at ``source`` and ``size``; ``oracle`` the first values of a published embedding of an
+    all-white fragment, where one is known.
+
+    How it is run: ``half`` is the 16-bit type that ``--precision auto`` means on CUDA (on a CPU it is bfloat16, for
+    every model; None: float32 everywhere); ``gpu_batch`` and ``cpu_batch`` are fragments per forward, ``engines`` what
+    can run it on a CPU.  ``trained`` is False for a network that is random by design: its random weights are the real
+    ones, and it is made for every source it has bands for.
     """
 
     name: str
     title: str
     architecture: str
-    kind: Literal["conv", "vit", "rcf"]
     source: Source
     bands: Mapping[Source, tuple[str, ...]]
     normalisations: Mapping[Source, Normalisation]
@@ -80,13 +86,17 @@ class ModelSpec:
     smallest: int
     dim: int
     parameters: int
-    half: Literal["float16", "bfloat16"]
+    half: Literal["float16", "bfloat16"] | None
+    gpu_batch: int
+    cpu_batch: int
     licence: str
     citation: str
     published: PublishedWeights | None
     layouts: tuple[KeyLayout, ...]
     loader: Loader
     oracle: tuple[float, ...] = ()
+    trained: bool = True
+    engines: tuple[str, ...] = ("torch", "openvino")
 
     @property
     def weight_bytes(self) -> int:
@@ -94,8 +104,8 @@ class ModelSpec:
         return 4 * self.parameters
 
     def recommends(self, source: Source) -> bool:
-        """Say whether the model was made for this source (random convolutions are made for none, so for all)."""
-        return source == self.source or (self.kind == "rcf" and source in self.bands)
+        """Say whether the model was made for this source."""
+        return source == self.source or (not self.trained and source in self.bands)
 
     def bands_for(self, source: Source) -> tuple[str, ...]:
         """Return the band columns in network order; raise ``UsageError`` if the source lacks one."""
@@ -133,54 +143,3 @@ class ModelSpec:
         self._require(source)
         self.require_size(size)
         return self.loader(self, source, weights, size)
-
-
-@dataclass(frozen=True, slots=True)
-class ConstantImage:
-    """What a network makes of one constant image (``check``).
-
-    ``norm`` is the vector's L2 norm, ``values`` its first four; ``from_oracle`` is the relative L2 distance of these to
-    the model's published ``oracle`` (None where none is known, meaningful for published weights only).
-    """
-
-    image: str
-    norm: float
-    finite: bool
-    values: tuple[float, ...]
-    from_oracle: float | None = None
-
-
-def check(spec: ModelSpec, weights: Weights) -> list[ConstantImage]:
-    """Embed constant images of brightness 0, 0.5 and 1 at the model's own source and size.
-
-    Brightness counts after the scaling of ``normalisation`` and before its mean and std.  Where an oracle is known, a
-    white image scaled by another 1/255 is embedded too: the distances tell which of the two inputs the published set
-    was made from (``white``: the right one, ``white / 255``: scaled twice).
-    """
-    import torch
-
-    network = spec.build(weights)
-    images = {"black": 0.0, "grey": 0.5, "white": 1.0}
-    if spec.oracle:
-        images["white / 255"] = 1 / 255
-    batch = torch.stack([torch.tensor(_constant(spec, value)) for value in images.values()])
-    with torch.inference_mode():
-        vectors = network(batch[:, :, None, None].expand(-1, -1, spec.size, spec.size).contiguous())
-    return [_outcome(spec, image, vector) for image, vector in zip(images, vectors, strict=True)]
-
-
-def _constant(spec: ModelSpec, value: float) -> list[float]:
-    """Return the network input of one pixel of that brightness, one value per band."""
-    rule = spec.normalisations[spec.source]
-    if rule.rule != "rgb":
-        return [value] * len(spec.bands[spec.source])
-    return [(value - mean) / std for mean, std in zip(rule.mean, rule.std, strict=True)]
-
-
-def _outcome(spec: ModelSpec, image: str, vector: Tensor) -> ConstantImage:
-    finite = bool(vector.isfinite().all())
-    distance = None
-    if spec.oracle:
-        oracle = vector.new_tensor(spec.oracle)
-        distance = float((vector[: len(oracle)] - oracle).norm() / oracle.norm())
-    return ConstantImage(image, float(vector.norm()), finite, tuple(vector[:4].tolist()), distance)

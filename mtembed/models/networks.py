@@ -48,14 +48,17 @@ def timm_network(
     def network(**more: Any) -> Any:
         return timm.create_model(spec.architecture, pretrained=False, num_classes=0, **options, **more)
 
+    with torch.device("meta"):
+        wanted = network(**(changes or {}))
     if weights.path is not None:
-        state = read_state(weights.path, spec.layouts)
+        expected = wanted.state_dict()
+        state = read_state(
+            weights.path, spec.layouts, fits=lambda shapes: require_fit(adapt(shapes), expected, weights.label)
+        )
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(weights.seed or 0)
             state = network().state_dict()
-    with torch.device("meta"):
-        wanted = network(**(changes or {}))
     return fill(wanted, adapt(state), weights.label)
 
 

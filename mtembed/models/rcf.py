@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mtembed.models.base import REFLECTANCE, ModelSpec
-from mtembed.models.ssl4eo import DECIBEL
+from mtembed.models.base import DECIBEL, REFLECTANCE, ModelSpec
 from mtembed.sources import SENTINEL1, SENTINEL2_L1C, SENTINEL2_L2A
 from mtembed.types import FloatArray, Source
 
@@ -39,7 +38,6 @@ SPECS = (
         name="rcf",
         title="Random convolution features (MOSAIKS), 256 Gaussian 3 x 3 filters, all bands",
         architecture="rcf",
-        kind="rcf",
         source="S2L1C",
         bands={"S2L1C": SENTINEL2_L1C, "S2L2A": SENTINEL2_L2A, "S1RTC": SENTINEL1},
         normalisations={"S2L1C": REFLECTANCE, "S2L2A": REFLECTANCE, "S1RTC": DECIBEL},
@@ -48,11 +46,15 @@ SPECS = (
         smallest=SIDE,
         dim=2 * FILTERS,
         parameters=FILTERS * (len(SENTINEL2_L1C) * SIDE**2 + 1),
-        half="float16",
+        half=None,
+        gpu_batch=512,
+        cpu_batch=8,
         licence="Apache-2.0",
         citation="Rolf et al., MOSAIKS, Nature Communications 2021, doi:10.1038/s41467-021-24638-z",
         published=None,
         layouts=(),
         loader=load,
+        trained=False,
+        engines=("torch",),
     ),
 )

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mtembed.models.base import REFLECTANCE, KeyLayout, ModelSpec, PublishedWeights
+from mtembed.models.base import DECIBEL, REFLECTANCE, KeyLayout, ModelSpec, PublishedWeights
 from mtembed.sources import SENTINEL1, SENTINEL2_L1C
-from mtembed.types import Normalisation, Source
+from mtembed.types import Source
 
 if TYPE_CHECKING:
     from torch import nn
 
     from mtembed.types import Weights
-
-# dB statistics of vv and vh, as in the reference embedder and in SSL4EO-S12's own data set code.
-DECIBEL = Normalisation("decibel", mean=(-12.54847273, -20.19237134), std=(5.25697717, 5.91150917))
 
 _LAYOUTS = (KeyLayout("torchgeo", dropped=("fc.*",)),)
 _CITATION = "Wang et al., SSL4EO-S12, IEEE GRSM 2023, doi:10.1109/MGRS.2023.3281651, arXiv:2211.07044"
@@ -33,7 +30,6 @@ SPECS = (
         name="ssl4eo-s2",
         title="SSL4EO-S12 ResNet50, DINO, Sentinel-2 L1C, 13 bands",
         architecture="resnet50",
-        kind="conv",
         source="S2L1C",
         bands={"S2L1C": SENTINEL2_L1C},
         normalisations={"S2L1C": REFLECTANCE},
@@ -43,6 +39,8 @@ SPECS = (
         dim=2048,
         parameters=23_539_392,
         half="float16",
+        gpu_batch=512,
+        cpu_batch=8,
         licence="CC-BY-4.0",
         citation=_CITATION,
         published=PublishedWeights(
@@ -58,7 +56,6 @@ SPECS = (
         name="ssl4eo-s1",
         title="SSL4EO-S12 ResNet50, MoCo, Sentinel-1 vv and vh",
         architecture="resnet50",
-        kind="conv",
         source="S1RTC",
         bands={"S1RTC": SENTINEL1},
         normalisations={"S1RTC": DECIBEL},
@@ -68,6 +65,8 @@ SPECS = (
         dim=2048,
         parameters=23_504_896,
         half="float16",
+        gpu_batch=512,
+        cpu_batch=8,
         licence="CC-BY-4.0",
         citation=_CITATION,
         published=PublishedWeights(

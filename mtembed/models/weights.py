@@ -15,8 +15,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,24 +141,30 @@ def _from_timm(published: PublishedWeights) -> Path:
 # Files
 
 
-def read_state(path: Path, layouts: Iterable[KeyLayout]) -> dict[str, Tensor]:
+def read_state(
+    path: Path, layouts: Iterable[KeyLayout], fits: Callable[[dict[str, Tensor]], None] = lambda state: None
+) -> dict[str, Tensor]:
     """Read the tensors of a weights file that a network needs, as float32 on the CPU, under timm's keys.
 
     ``layouts`` are tried in order, the first whose mark is found counts.  Tensors that it drops are not read (of a
-    .safetensors file) or not touched (of a memory-mapped .pth).  Raises ``WeightsError`` if the file is not one of
-    plain tensors, holds keys that its layout does not know, or values that are not finite.
+    .safetensors file) or not touched (of a memory-mapped .pth).  Before any value is read, ``fits`` sees the tensors
+    as shapes alone (on the meta device, under timm's keys) and may raise ``WeightsError``; so a small file cannot claim
+    a large memory.  Raises ``WeightsError`` if the file is not one of plain tensors, holds keys that its layout does
+    not know, or values that are not finite.
     """
-    read = _read_safetensors if path.suffix == ".safetensors" else _read_pickle
-    try:
-        layout, state, unknown = read(path, tuple(layouts))
-    except Exception as error:  # safetensors, zipfile, pickle and torch each raise their own
-        raise WeightsError(
-            f"{path.name} is not a readable file of plain tensors ({type(error).__name__}; a pickle that holds code is "
-            "never run); give --weights a .safetensors or .pth file as the libraries publish them."
-        ) from error
-    if unknown:
-        raise WeightsError(f"{path.name} does not fit: {_listed('unexpected', unknown)}; check --weights.")
-    state = layout.rename(state) if layout.rename else state
+    opened = _safetensors if path.suffix == ".safetensors" else _pickle
+    with ExitStack() as stack:
+        with _readable(path):
+            file = opened(path, stack)
+        layout, kept, unknown = _sorted_keys(file.shapes, tuple(layouts))
+        if unknown:
+            raise WeightsError(f"{path.name} does not fit: {_listed('unexpected', unknown)}; check --weights.")
+        fits(_renamed(path, layout, {ours: _shape_of(file.shapes[theirs]) for theirs, ours in kept.items()}))
+        if sum(math.prod(file.shapes[theirs]) for theirs in kept) > path.stat().st_size:
+            raise WeightsError(f"{path.name} names more values than it holds; fetch it anew.")
+        with _readable(path):
+            state = {ours: file.read(theirs).float() for theirs, ours in kept.items()}
+    state = _renamed(path, layout, state)
     broken = sorted(key for key, tensor in state.items() if not bool(tensor.isfinite().all()))
     if broken:
         raise WeightsError(
@@ -164,18 +173,34 @@ def read_state(path: Path, layouts: Iterable[KeyLayout]) -> dict[str, Tensor]:
     return state
 
 
-_Read = tuple["KeyLayout", dict[str, "Tensor"], list[str]]
+@dataclass(frozen=True, slots=True)
+class _File:
+    """An opened weights file: shapes by key, and how to read a tensor."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    read: Callable[[str], Tensor]
 
 
-def _read_safetensors(path: Path, layouts: tuple[KeyLayout, ...]) -> _Read:
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """What the libraries raise about a file, as a sentence."""
+    try:
+        yield
+    except Exception as error:  # safetensors, zipfile, pickle and torch each raise their own
+        raise WeightsError(
+            f"{path.name} is not a readable file of plain tensors ({type(error).__name__}; a pickle that holds code is "
+            "never run); give --weights a .safetensors or .pth file as the libraries publish them."
+        ) from error
+
+
+def _safetensors(path: Path, stack: ExitStack) -> _File:
     from safetensors import safe_open
 
-    with safe_open(path, framework="pt", device="cpu") as file:
-        layout, kept, unknown = _sorted_keys(file.keys(), layouts)
-        return layout, {ours: file.get_tensor(theirs).float() for theirs, ours in kept.items()}, unknown
+    file = stack.enter_context(safe_open(path, framework="pt", device="cpu"))
+    return _File({key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}, file.get_tensor)  # noqa: SIM118
 
 
-def _read_pickle(path: Path, layouts: tuple[KeyLayout, ...]) -> _Read:
+def _pickle(path: Path, stack: ExitStack) -> _File:
     import zipfile
 
     import torch
@@ -186,8 +211,21 @@ def _read_pickle(path: Path, layouts: tuple[KeyLayout, ...]) -> _Read:
             content = content[wrapper]
     if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise TypeError("not a mapping of names to tensors")
-    layout, kept, unknown = _sorted_keys(content, layouts)
-    return layout, {ours: content[theirs].detach().float() for theirs, ours in kept.items()}, unknown
+    return _File({key: tuple(value.shape) for key, value in content.items()}, lambda key: content[key].detach())
+
+
+def _shape_of(shape: tuple[int, ...]) -> Tensor:
+    import torch
+
+    return torch.empty(shape, device="meta")
+
+
+def _renamed(path: Path, layout: KeyLayout, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under timm's keys.  Raises ``WeightsError`` where parts that belong together do not fit each other."""
+    try:
+        return layout.rename(state) if layout.rename else state
+    except RuntimeError as error:
+        raise WeightsError(f"{path.name} does not fit: {error}; check --weights.") from error
 
 
 def _sorted_keys(keys: Iterable[str], layouts: tuple[KeyLayout, ...]) -> tuple[KeyLayout, dict[str, str], list[str]]:

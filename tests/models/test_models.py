@@ -18,7 +18,8 @@ import torch
 
 from mtembed import models
 from mtembed.errors import UsageError
-from mtembed.models.base import ModelSpec, check
+from mtembed.models.base import ModelSpec
+from mtembed.models.check import check
 from mtembed.models.networks import fill, optimise
 from mtembed.models.rcf import BIAS, filters
 from mtembed.models.weights import resolve
@@ -33,6 +34,7 @@ pytestmark = [
 ]
 
 ALL = ("dinov2", "rcf", "siglip", "ssl4eo-s1", "ssl4eo-s2")
+TRANSFORMERS = ("dinov2", "siglip")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -118,7 +120,7 @@ def test_the_number_of_parameters_is_the_networks(name: str) -> None:
     import timm
 
     spec = models.get(name)
-    options = {"img_size": spec.size} if spec.kind == "vit" else {"in_chans": len(spec.bands[spec.source])}
+    options = {"img_size": spec.size} if name in TRANSFORMERS else {"in_chans": len(spec.bands[spec.source])}
     with torch.device("meta"):
         network = timm.create_model(spec.architecture, num_classes=0, **options)
     assert sum(tensor.numel() for tensor in network.parameters()) == spec.parameters
@@ -161,7 +163,7 @@ def built(name: str) -> tuple[ModelSpec, Any]:
     """Return a record and its network at 112 px with every tensor shaken (but for the filters of rcf)."""
     spec = small(name)
     network: Any = spec.build(Weights("random:1", "", None, 1), size=LITTLE)
-    if spec.kind != "rcf":
+    if spec.trained:
         fill(network, shaken(network.state_dict()), "test")
     return spec, network
 
@@ -180,7 +182,7 @@ def test_a_network_is_in_eval_mode_frozen_and_float32(name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_a_fragment_does_not_feel_its_batch_mates(name: str) -> None:
     spec, network = built(name)
-    optimise(network, torch.float32, channels_last=spec.kind != "vit")
+    optimise(network, torch.float32, channels_last=name not in TRANSFORMERS)
     x = image(spec, n=3, size=LITTLE)
     other = x.clone()
     other[1:] = 1 - x[1:] ** 2
@@ -196,7 +198,7 @@ def test_in_16_bit_the_tail_and_the_output_stay_float32(name: str, dtype: torch.
     expected = network(x)
     optimise(network, dtype, channels_last=True)
     tail = [value for key, value in network.state_dict().items() if not key.startswith("trunk.")]
-    assert all(value.dtype == torch.float32 for value in tail) and bool(tail) == (spec.kind == "vit")
+    assert all(value.dtype == torch.float32 for value in tail) and bool(tail) == (name in TRANSFORMERS)
     assert all(value.dtype == dtype for value in network.trunk.parameters())
     found = network(x.to(dtype))
     assert found.dtype == torch.float32 and bool(found.isfinite().all())

@@ -305,6 +305,29 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path, state: dict[str,
 # Keys
 
 
+def test_shapes_are_compared_before_values_are_read(tmp_path: Path) -> None:
+    """A file of two kilobytes whose tensors claim terabytes is refused, and none of it is taken into memory."""
+    huge = torch.zeros(1).expand(1 << 40)
+    torch.save({"conv1.weight": huge, "bn1.weight": huge}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"w.pth does not fit the network: .*conv1.weight 1099511627776 instead of"):
+        models.get("ssl4eo-s1").build(Weights("w.pth", "", tmp_path / "w.pth", None))
+    with pytest.raises(WeightsError, match=r"w.pth names more values than it holds"):
+        read_state(tmp_path / "w.pth", PLAIN)
+    names = [f"encoder.layer.0.attention.attention.{part}.weight" for part in ("query", "key", "value")]
+    torch.save({"embeddings.x": huge, **dict.fromkeys(names, huge)}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"does not fit the network"):
+        models.get("dinov2").build(Weights("w.pth", "", tmp_path / "w.pth", None))
+
+
+def test_parts_of_other_widths_are_a_sentence(tmp_path: Path) -> None:
+    names = [f"encoder.layer.0.attention.attention.{part}.weight" for part in ("query", "key", "value")]
+    sizes = (4, 5, 6)
+    torch.save({"embeddings.x": torch.ones(1), **{n: torch.ones(3, s) for n, s in zip(names, sizes, strict=True)}},
+               tmp_path / "w.pth")  # fmt: skip
+    with pytest.raises(WeightsError, match=r"w.pth does not fit: .*; check --weights"):
+        models.get("dinov2").build(Weights("w.pth", "", tmp_path / "w.pth", None))
+
+
 def test_misfits_are_counted_and_the_first_named() -> None:
     expected = {f"layer{i}.weight": torch.ones(2) for i in range(9)} | {"bn.num_batches_tracked": torch.tensor(0)}
     state = {f"layer{i}.weight": torch.ones(2) for i in range(4)} | {"extra": torch.ones(1)}
