@@ -34,7 +34,7 @@ from bench import end_to_end
 from bench.encoded import encode
 from mtembed import machine, models
 from mtembed.archive import tiff
-from mtembed.archive.cell import cell_blobs
+from mtembed.archive.reader import cell_blobs
 from mtembed.dataset.settings import automatic_batch, automatic_precision
 from mtembed.engine.device import TORCH_DTYPE, exact_fp32
 from mtembed.engine.gpu import Card

@@ -17,8 +17,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mtembed.archive.cell import DecodeJob, ShardReader, decode_cell
-from mtembed.archive.shards import MetadataIndex, Selection, plan_shard
+from mtembed.archive.cell import DecodeJob, decode_cell
+from mtembed.archive.listing import list_shard
+from mtembed.archive.metadata import MetadataIndex
+from mtembed.archive.reader import ShardReader
+from mtembed.archive.selection import Selection
 from mtembed.errors import MtembedError
 from mtembed.ring import Ring, RingShape
 from mtembed.types import CellTiming
@@ -83,7 +86,7 @@ def attempt(data: bytes) -> str:
     """Plan the shard and decode what the plan wants: ``decoded`` when a cell was, ``refused`` by an MtembedError."""
     path = folder() / "input.parquet"
     path.write_bytes(data)
-    plan = plan_shard(0, path, BANDS, MetadataIndex(None), Selection())
+    plan = list_shard(0, path, BANDS, MetadataIndex(None), Selection())
     reader, outcome = ShardReader(), "refused"
     for cell in plan.cells[:8]:
         try:

@@ -103,10 +103,25 @@ def parse(blob: npt.NDArray[np.uint8]) -> TiffInfo:
     offsets, counts = _blocks(directory, number, (324, 325) if tiled else (273, 279))
     epsg, left, top, width, height = georeference(directory)
     return TiffInfo(
-        rows, cols, dtype.name, compression, predictor, tiled, directory.byteorder, block_rows, block_cols,
-        offsets, counts, epsg, left, top, width, height, nodata(directory, dtype),
+        rows=rows,
+        cols=cols,
+        dtype=dtype.name,
+        compression=compression,
+        predictor=predictor,
+        tiled=tiled,
+        byteorder=directory.byteorder,
+        block_rows=block_rows,
+        block_cols=block_cols,
+        offsets=offsets,
+        counts=counts,
+        epsg=epsg,
+        left=left,
+        top=top,
+        pixel_width=width,
+        pixel_height=height,
+        nodata=nodata(directory, dtype),
         plain=samples == 1 and bits == 8 * dtype.itemsize and directory.integer(266, 1) == 1,
-    )  # fmt: skip
+    )
 
 
 def _dtype(bits: int, sample_format: int) -> np.dtype[Any]:

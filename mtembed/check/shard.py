@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 
 from mtembed import models
 from mtembed.archive import tiff
-from mtembed.archive.cell import _baseline, _blob
+from mtembed.archive.metadata import find_metadata
+from mtembed.archive.product import TIME_COLUMNS, baseline
 from mtembed.archive.quality import nodata_mask
-from mtembed.archive.shards import TIME_COLUMNS, find_metadata
+from mtembed.archive.reader import blob_of
 from mtembed.check import embeddings
 from mtembed.errors import CellError, UsageError
 from mtembed.parquet import UNREADABLE, first_line
@@ -105,7 +106,7 @@ def _shard(path: Path, file: pq.ParquetFile, source: Source) -> dict[str, Any]:
         "sampled_rows": len(sample),
         "bands": {band: facts[band].as_json() for band in bands},
         "crs": dict(crs.most_common()),
-        "baselines": dict(Counter(filter(None, map(_baseline, products))).most_common()),
+        "baselines": dict(Counter(filter(None, map(baseline, products))).most_common()),
         "repeated_grid_cells": len(cells) - len(set(cells)),
         "models": _fitting(source, names),
         "damaged": damaged,
@@ -153,7 +154,7 @@ def _read_bands(
         codes = set()
         for band in bands:
             try:
-                codes.add(_look(_blob(table, band), facts[band]))
+                codes.add(_look(blob_of(table, band), facts[band]))
             except CellError as error:
                 damaged.append({"row_group": group, "band": band, "error": str(error)})
         crs.update(f"EPSG:{code}" if code else "none" for code in codes)

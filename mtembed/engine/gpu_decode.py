@@ -144,7 +144,7 @@ def probe(job: ProbeJob, device: torch.device) -> dict[str, Any]:
 
 def _sample(job: ProbeJob, exact: set[str]) -> list[tuple[str, Blob]]:
     """The sample cell's blobs, each with its encoding, where that is among ``exact``."""
-    from mtembed.archive.cell import cell_blobs
+    from mtembed.archive.reader import cell_blobs
 
     blobs = cell_blobs(job.path, job.row_group, job.bands)
     return [(info.encoding, blob) for blob in blobs if (info := tiff.parse(blob)).encoding in exact]

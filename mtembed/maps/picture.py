@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import shapely
 
 from mtembed.archive import tiff
-from mtembed.archive.cell import ShardReader
+from mtembed.archive.reader import ShardReader
 from mtembed.sources import SOURCES
 from mtembed.types import FloatArray, Source
 

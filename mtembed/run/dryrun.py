@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mtembed.archive.shards import MetadataIndex, Selection, find_metadata, plan_shard, read_cell_list
+from mtembed.archive.listing import list_shard
+from mtembed.archive.metadata import MetadataIndex, find_metadata
+from mtembed.archive.selection import Selection, read_cell_list
 from mtembed.dataset.journal import read_journal
 from mtembed.dataset.part import read_facts
 from mtembed.dataset.settings import Settings, check_same, resolve
@@ -186,7 +188,7 @@ def _opened(plan: Plan, finished: dict[int, Any], tick: Tick) -> Iterator[tuple[
         if index in finished:
             return index, None
         path = plan.shards[index]
-        return index, plan_shard(index, path, bands, indexes[_metadata_of(plan, path)], selection)
+        return index, list_shard(index, path, bands, indexes[_metadata_of(plan, path)], selection)
 
     with ThreadPoolExecutor(OPENERS) as pool:
         for first in range(0, len(wanted), CHUNK):

@@ -11,7 +11,8 @@ from typing import Any
 
 from mtembed import errors
 from mtembed.archive.cell import DecodeJob
-from mtembed.archive.shards import Selection, fingerprint, read_cell_list
+from mtembed.archive.selection import Selection, read_cell_list
+from mtembed.archive.shards import fingerprint
 from mtembed.config import RunConfig
 from mtembed.dataset import readme
 from mtembed.dataset.folder import Dataset, now, output_problem, read_json, write_atomically, write_json

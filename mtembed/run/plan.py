@@ -9,8 +9,9 @@ from typing import Any
 
 from mtembed import models
 from mtembed.archive import tiff
-from mtembed.archive.cell import cell_blobs
-from mtembed.archive.shards import check_metadata, find_metadata, find_shards, missing_columns, open_shard
+from mtembed.archive.metadata import check_metadata, find_metadata
+from mtembed.archive.reader import cell_blobs
+from mtembed.archive.shards import find_shards, missing_columns, open_shard
 from mtembed.config import RunConfig
 from mtembed.dataset.folder import Dataset, read_json
 from mtembed.errors import MtembedError, ShardError, UsageError

@@ -72,8 +72,11 @@ class Rings:
 
 def decoder(name: str, job: Job, send: Callable[[Any], None]) -> Service:
     """Opens shards and decodes cells; the only imports are pyarrow, numpy and the codecs."""
-    from mtembed.archive.cell import ShardReader, decode_cell
-    from mtembed.archive.shards import MetadataIndex, Selection, find_metadata, plan_shard
+    from mtembed.archive.cell import decode_cell
+    from mtembed.archive.listing import list_shard
+    from mtembed.archive.metadata import MetadataIndex, find_metadata
+    from mtembed.archive.reader import ShardReader
+    from mtembed.archive.selection import Selection
 
     rings, reader = Rings(job), ShardReader()
     decode, metadata, selection = job.work["decode"], job.work["metadata"], job.work["selection"]
@@ -82,7 +85,7 @@ def decoder(name: str, job: Job, send: Callable[[Any], None]) -> Service:
     def plan(task: PlanTask) -> Any:
         path = metadata or find_metadata(task.path)
         index = indexes.setdefault(path, MetadataIndex(path))
-        return plan_shard(task.shard, task.path, decode.bands, index, selection or Selection())
+        return list_shard(task.shard, task.path, decode.bands, index, selection or Selection())
 
     def handle(task: PlanTask | DecodeTask) -> Any:
         if isinstance(task, PlanTask):

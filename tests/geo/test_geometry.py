@@ -16,7 +16,8 @@ import pytest
 import shapely
 from pyproj import Transformer
 
-from mtembed.archive.cell import DecodeJob, ShardReader, decode_cell
+from mtembed.archive.cell import DecodeJob, decode_cell
+from mtembed.archive.reader import ShardReader
 from mtembed.dataset.rows import build_table
 from mtembed.engine.device import CellView
 from mtembed.kernels.select import backend

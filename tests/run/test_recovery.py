@@ -63,7 +63,7 @@ POINTS: list[tuple[str, str, dict[str, Any]]] = [
     ("writer, between the two renames", "write", {"function": "os:replace", "call": 2}),
     ("writer, before the journal is removed", "write", {"function": "os:unlink", "call": 1}),
     ("decode worker, in its second cell", "decode", {"function": "mtembed.archive.cell:decode_cell", "call": 2}),
-    ("decode worker, opening a shard", "decode", {"function": "mtembed.archive.shards:plan_shard", "call": 2}),
+    ("decode worker, opening a shard", "decode", {"function": "mtembed.archive.listing:list_shard", "call": 2}),
     ("device worker, in its second cell", "device", {"function": "mtembed.engine.device:CpuDevice.embed", "call": 2}),
 ]
 

@@ -215,3 +215,23 @@ def _centre(cell: ShardCell) -> tuple[float, float]:
     to_degrees = Transformer.from_crs(f"EPSG:{cell.epsg}", "EPSG:4326", always_xy=True)
     lon, lat = to_degrees.transform(cell.left + cell.cols * cell.pixel / 2, cell.top - cell.rows * cell.pixel / 2)
     return float(lon), float(lat)
+
+
+def bare_shard(path: Path, cells: list[str], row_group_size: int = 1) -> Path:
+    """A shard without pixels: one byte per band."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count = len(cells)
+    table = pa.table(
+        {"product_id": [f"P{i}" for i in range(count)], "grid_cell": cells, "vv": [b"x"] * count, "vh": [b"x"] * count}
+    )
+    pq.write_table(table, path, row_group_size=row_group_size)
+    return path
+
+
+def bare_metadata(path: Path, lines: list[tuple[str, int, str, str, float, float]]) -> Path:
+    """Lines of (parquet_url, parquet_row, product_id, grid_cell, centre_lat, centre_lon)."""
+    names = ("parquet_url", "parquet_row", "product_id", "grid_cell", "centre_lat", "centre_lon")
+    columns = dict(zip(names, map(list, zip(*lines, strict=True)), strict=True))
+    columns["timestamp"] = ["20200101T000000"] * len(lines)
+    pq.write_table(pa.table(columns), path, row_group_size=2)
+    return path
