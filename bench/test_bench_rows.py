@@ -13,8 +13,8 @@ import shapely
 from pyproj import Transformer
 
 from bench.conftest import Paired
+from mtembed.dataset.printing import print_vectors
 from mtembed.dataset.rows import PartWriter, build_table, row_groups, schema
-from mtembed.dataset.unique_id import print_vectors
 from mtembed.geo.footprint import footprints
 from mtembed.types import CellRecord, Georeference
 

@@ -23,7 +23,7 @@ import shapely
 from mtembed.check.findings import RowFindings
 from mtembed.dataset.unique_id import unique_ids
 from mtembed.geo.fragments import FragmentGrid
-from mtembed.geo.grid import parse_grid_cell
+from mtembed.geo.grid import grid_numbers
 
 Doubles = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -156,20 +156,13 @@ def _check_names(group: Group, known: Mapping[int, tuple[str, str]]) -> None:
 
 def _check_grid_numbers(group: Group) -> None:
     names = group.table["grid_cell"].combine_chunks().dictionary_encode()
-    numbers = [_grid_numbers(name) for name in names.dictionary.to_pylist()]
+    numbers = [grid_numbers(name) for name in names.dictionary.to_pylist()]
     for column, part in (("grid_row_u", 0), ("grid_col_r", 1)):
         expected = pa.array([number[part] for number in numbers], pa.int64()).take(names.indices)
         stored = group.table[column].combine_chunks().cast(pa.int64())
         same = pc.or_kleene(pc.equal(stored, expected), pc.and_(pc.is_null(stored), pc.is_null(expected)))
         differing = ~pc.fill_null(same, False).to_numpy(zero_copy_only=False)
         group.found.rows("grid cell", differing, f"{column} does not agree with grid_cell")
-
-
-def _grid_numbers(name: str) -> tuple[int | None, int | None]:
-    try:
-        return parse_grid_cell(name)
-    except ValueError:
-        return None, None
 
 
 def _check_extras(group: Group) -> None:

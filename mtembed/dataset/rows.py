@@ -8,7 +8,6 @@ and not Parquet's own GEOMETRY type, which several readers cannot open yet.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +23,7 @@ import shapely
 from mtembed.dataset.unique_id import unique_ids
 from mtembed.errors import CellError
 from mtembed.geo.footprint import Footprints, footprints
+from mtembed.geo.grid import grid_numbers
 from mtembed.types import CellRecord
 
 Dtype = Literal["float32", "float16"]
@@ -35,7 +35,6 @@ _BBOX = ("xmin", "ymin", "xmax", "ymax")
 _REPETITIVE = ("timestamp", "product_id", "grid_cell", "grid_row_u", "grid_col_r", "utm_crs", "baseline", "parquet_url")
 _MEASURED = ("centre_lat", "centre_lon", *(f"bbox.{name}" for name in _BBOX), "nodata", "saturated", "cloud")
 _WKB_TYPES = {b"\x03\0\0\0": "Polygon", b"\x06\0\0\0": "MultiPolygon"}
-_GRID_CELL = re.compile(r"(\d+)([UD])_(\d+)([RL])")
 
 
 def schema(dim: int, dtype: Dtype, extras: bool) -> pa.Schema:
@@ -76,7 +75,7 @@ def build_table(
 
     ``vectors`` is [n, D], concatenated likewise, n fragments in all; it is stored as ``dtype``.  Where it is contiguous
     and of that type already, the table's embedding column is this very memory: leave it alone while the table lives.
-    ``grid_row_u`` and ``grid_col_r`` are null for a cell that is not named in the way of Major TOM (``110D_457L``).
+    ``grid_row_u`` and ``grid_col_r`` are null where ``grid_numbers`` knows none.
     Raises ValueError where the numbers of rows differ, CellError (stage ``write``) naming the first cell that has a
     value which is not finite as ``dtype`` or a footprint that cannot be placed.
     """
@@ -111,7 +110,7 @@ def _stored(
 
 
 def _cell_columns(records: Sequence[CellRecord], cell: npt.NDArray[np.int64]) -> dict[str, pa.Array]:
-    grid = [_grid_numbers(record.grid_cell) for record in records]
+    grid = [grid_numbers(record.grid_cell) for record in records]
     per_cell = {
         "timestamp": pa.array([record.timestamp for record in records], pa.string()),
         "product_id": pa.array([record.product_id for record in records], pa.string()),
@@ -121,15 +120,6 @@ def _cell_columns(records: Sequence[CellRecord], cell: npt.NDArray[np.int64]) ->
         "utm_crs": pa.array([f"EPSG:{record.georeference.epsg}" for record in records], pa.string()),
     }
     return {name: values.take(pa.array(cell)) for name, values in per_cell.items()}
-
-
-def _grid_numbers(grid_cell: str) -> tuple[int | None, int | None]:
-    """Return the signed row (up) and column (right) of a name like ``110D_457L``; None where int16 cannot hold them."""
-    match = _GRID_CELL.fullmatch(grid_cell)
-    if not match or max(len(match[1]), len(match[3])) > 4:  # the grid has 2004 rows and 4008 columns
-        return None, None
-    row, up, col, right = match.groups()
-    return int(row) * (1 if up == "U" else -1), int(col) * (1 if right == "R" else -1)
 
 
 def _place_columns(places: Footprints) -> dict[str, pa.Array]:

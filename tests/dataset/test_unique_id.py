@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mtembed.dataset.unique_id import print_vectors, unique_ids
+from mtembed.dataset.printing import print_vectors
+from mtembed.dataset.unique_id import unique_ids
 
 DIMENSIONS = [1, 2, 5, 512, 768, 1000, 1001, 1152, 2048]
 
