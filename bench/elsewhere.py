@@ -20,13 +20,12 @@ import numpy as np
 from mtembed import models
 from mtembed.config import RunConfig
 from mtembed.dataset.settings import Settings
-from mtembed.messages import Embedded, EmbedTask
+from mtembed.messages import Embedded, EmbedTask, Ready, WorkerReady
 from mtembed.ring import Ring
 from mtembed.run import process, worker
 from mtembed.run.embed import Run
 from mtembed.run.pipeline import Crew
 from mtembed.run.plan import plan
-from mtembed.run.process import Ready
 from mtembed.run.sizes import Sizes
 
 CELL_MS = "MTEMBED_BENCH_CELL_MS"
@@ -45,9 +44,9 @@ def device(name: str, job: worker.Job, send: Callable[[Any], None]) -> worker.Se
         free_at = max(free_at, time.monotonic()) + seconds
         time.sleep(max(0.0, free_at - time.monotonic()))
         task.timing.device, task.timing.worker = "elsewhere", f"{task.timing.worker} {name}"
-        return [Embedded(task.key, task.timing, {})]
+        return [Embedded(task.key, task.timing)]
 
-    send(Ready({"device": "elsewhere"}))
+    send(Ready((WorkerReady("elsewhere", "none", {}),)))
     return worker.Service(take)
 
 

@@ -2,13 +2,148 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mtembed.types import Cell, CellRecord, CellTiming, DecodedCell, PartInfo, Source, Weights
 
 Key = tuple[int, int | None]  # (shard, row group); None stands for the shard itself
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """A device worker has loaded its network: the device's name, the fragment kernel, versions of what computes."""
+
+    name: ClassVar[str] = "device"
+    device: str
+    kernel: str
+    versions: Mapping[str, str]
+
+    def sentence(self) -> str:
+        return ""  # nothing that a user must hear of
+
+    def as_json(self) -> dict[str, Any]:
+        return {"device": self.device, "kernel": self.kernel, "versions": dict(self.versions)}
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionCheck:
+    """How far vectors are from torch in fp32: |v - g| / |g| of the first ``fragments`` fragments of the run."""
+
+    name: ClassVar[str] = "precision_check"
+    precision: str
+    engine: str
+    fragments: int
+    median_relative_l2: float
+    worst_relative_l2: float
+
+    def sentence(self) -> str:
+        return ""
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedBands:
+    """Numbers of compressed bands that a device worker was given: decoded on its GPU, and on the CPU in its stead."""
+
+    name: ClassVar[str] = "decoded_bands"
+    gpu: int
+    cpu: int
+
+    def sentence(self) -> str:
+        return ""
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchHalved:
+    """A GPU had no memory for ``before`` fragments at a time; from here on it takes ``after``."""
+
+    name: ClassVar[str] = "batch_halved"
+    card: int | None
+    before: int
+    after: int
+
+    def sentence(self) -> str:
+        return (
+            f"card {self.card} has too little memory: {self.after} instead of {self.before} fragments at a time; "
+            "other starts may differ from this one in the last bits"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        return {"card": self.card, "from": self.before, "to": self.after}
+
+
+@dataclass(frozen=True, slots=True)
+class LaneDropped:
+    """The workers of a GPU's lane keep failing, so the lane is used no more."""
+
+    name: ClassVar[str] = "dropped_cards"
+    lane: int
+    cause: str
+
+    def sentence(self) -> str:
+        return f"lane {self.lane} is given up, its cells go to the other cards: its worker {self.cause}"
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Unpinned:
+    """The driver could not keep the ring's pages in place for a GPU, so that copies do not overlap with computing."""
+
+    name: ClassVar[str] = "unpinned"
+    card: int | None
+    cause: str
+
+    def sentence(self) -> str:
+        return f"card {self.card} copies more slowly than it could, because memory could not be pinned: {self.cause}"
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+Note = WorkerReady | PrecisionCheck | DecodedBands | BatchHalved | LaneDropped | Unpinned
+"""A fact about the run: ``name`` is its key in the manifest, ``sentence()`` what users are told, if anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """From a worker: it can take work."""
+
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fatal:
+    """From a worker: the run cannot go on.  An exception of ``errors.py`` by name, and its sentence."""
+
+    error: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsFound:
+    """From a worker that looked for published weights."""
+
+    weights: Weights
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """From a worker that asked its GPU what it decodes: ``exact`` encodings, ``problems`` of the others (encoding ->
+    reason), ``seconds`` for the sample cell (0.0 where none of its bands has an exact encoding)."""
+
+    exact: frozenset[str]
+    problems: Mapping[str, str]
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +240,11 @@ class ProbeJob:
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """The vectors lie in the slot, or the timing says why not; ``notes`` are facts for the manifest."""
+    """The vectors lie in the slot, or the timing says why not."""
 
     key: Key
     timing: CellTiming
-    notes: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import monotonic, perf_counter
 from typing import Any, Protocol
 
@@ -21,7 +21,7 @@ from mtembed import machine, models
 from mtembed.engine.packed import pack
 from mtembed.errors import CellError
 from mtembed.kernels.select import backend
-from mtembed.messages import DeviceJob, EmbedTask
+from mtembed.messages import DeviceJob, EmbedTask, Note, PrecisionCheck, WorkerReady
 from mtembed.models import ModelSpec
 from mtembed.models.networks import optimise
 from mtembed.ring import Ring, Slot
@@ -36,18 +36,19 @@ class Outcome:
     """A cell that is done: its vectors are in its slot, or ``error`` says why not; ``notes`` go to the manifest."""
 
     task: EmbedTask
-    notes: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
     error: CellError | None = None
 
 
 class Device(Protocol):
     """Computes the vectors of cells into their slots, one cell or several at a time.
 
-    ``patience_s`` is how long a worker should wait for another task before it calls ``idle``; None means for ever.
+    ``ready`` are facts for the manifest that are known before the first cell.  ``patience_s`` is how long a worker
+    should wait for another task before it calls ``idle``; None means for ever.
     """
 
     name: str
-    details: dict[str, Any]
+    ready: tuple[Note, ...]
 
     @property
     def patience_s(self) -> float | None: ...
@@ -128,8 +129,9 @@ class CpuDevice:
         self.spec = models.get(job.model)
         self.normalisation = self.spec.normalisation_for(job.source)
         self.network = _network(job, self.spec)
-        self.details = {"device": machine.cpu_name(), **self.network.versions}
         self.fragment = backend("auto", "cpu")
+        ready = WorkerReady(machine.cpu_name(), kernel_name(self.fragment), self.network.versions)
+        self.ready: tuple[Note, ...] = (ready,)
         self.golden = job.engine == "torch" and job.precision == "fp32"
 
     def take(self, task: EmbedTask, slot: Slot) -> list[Outcome]:
@@ -144,7 +146,7 @@ class CpuDevice:
     def close(self) -> None:
         return
 
-    def embed(self, slot: Slot, cell: DecodedCell, timing: CellTiming, check: bool = False) -> dict[str, Any]:
+    def embed(self, slot: Slot, cell: DecodedCell, timing: CellTiming, check: bool = False) -> tuple[Note, ...]:
         """Fill the slot's vectors and the timing; returns notes for the manifest.  Raises CellError."""
         set_ring_wait(timing)
         vectors = slot.vectors(len(cell.record.offsets), self.spec.dim)
@@ -159,7 +161,7 @@ class CpuDevice:
             forward += perf_counter() - cut
         timing.preprocess, timing.forward = preprocess * 1e3, forward * 1e3
         require_finite(vectors)
-        return self._precision_check(view, vectors) if check and not self.golden else {}
+        return (self._precision_check(view, vectors),) if check and not self.golden else ()
 
     def _cut(self, view: CellView, first: int, last: int, out: npt.NDArray[Any]) -> None:
         """Fragments ``first`` to ``last`` as network input into ``out``."""
@@ -167,13 +169,13 @@ class CpuDevice:
             view.raw, view.planes, view.fragments[first:last], view.subtract, view.nodata, self.normalisation, out
         )
 
-    def _precision_check(self, view: CellView, vectors: FloatArray) -> dict[str, Any]:
+    def _precision_check(self, view: CellView, vectors: FloatArray) -> PrecisionCheck:
         """A cell's first fragments once more in fp32."""
         count = min(len(vectors), self.job.batch)
         out = np.empty((count, *self.network.input.shape[1:]), np.float32)
         self._cut(view, 0, count, out)
         golden = self.spec.build(self.job.weights, self.job.source, self.job.size)(torch.from_numpy(out)).numpy()
-        return precision_note(self.job, vectors[:count], golden)
+        return precision_check(self.job, vectors[:count], golden)
 
 
 class CellView:
@@ -217,10 +219,18 @@ def relative_l2(vectors: FloatArray, golden: FloatArray) -> npt.NDArray[np.float
     return np.asarray(difference / np.maximum(np.linalg.norm(golden.astype(np.float64), axis=1), 1e-30))
 
 
-def precision_note(job: DeviceJob, vectors: FloatArray, golden: FloatArray) -> dict[str, Any]:
-    """How far the same fragments' vectors are from the golden path (torch in fp32), as a note for the manifest."""
+def precision_check(job: DeviceJob, vectors: FloatArray, golden: FloatArray) -> PrecisionCheck:
+    """How far the same fragments' vectors are from the golden path (torch in fp32)."""
     error = relative_l2(vectors, golden)
-    return {"precision_check": {
-        "precision": job.precision, "engine": job.engine, "fragments": len(vectors),
-        "median_relative_l2": float(np.median(error)), "worst_relative_l2": float(error.max()),
-    }}  # fmt: skip
+    return PrecisionCheck(
+        precision=job.precision,
+        engine=job.engine,
+        fragments=len(vectors),
+        median_relative_l2=float(np.median(error)),
+        worst_relative_l2=float(error.max()),
+    )
+
+
+def kernel_name(fragment: Any) -> str:
+    """``numba``, ``cupy`` and so on: the backend a fragment kernel belongs to, by the file it stands in."""
+    return str(fragment.__module__).rpartition("_")[2]

@@ -25,7 +25,8 @@ from mtembed.engine.device import (
     TORCH_DTYPE,
     CellView,
     Outcome,
-    precision_note,
+    kernel_name,
+    precision_check,
     require_finite,
     set_ring_wait,
 )
@@ -34,7 +35,7 @@ from mtembed.engine.streams import PinnedRing, Streams
 from mtembed.errors import CellError
 from mtembed.kernels.fragment_numpy import check_bounds
 from mtembed.kernels.select import backend
-from mtembed.messages import DeviceJob, EmbedTask
+from mtembed.messages import BatchHalved, DecodedBands, DeviceJob, EmbedTask, Note, Unpinned, WorkerReady
 from mtembed.models.networks import optimise
 from mtembed.ring import Ring, Slot
 from mtembed.sources import SOURCES
@@ -60,7 +61,7 @@ class Card:
         self.network = optimise(network, TORCH_DTYPE[job.precision], True).to(device)
         self.unchecked = False  # whether the next lot's error against fp32 is wanted
         self.lot_bytes = max(1, job.cells) * ring.shape.plane_bytes
-        self.notes: dict[str, Any] = {}  # for the manifest, on the next answer
+        self.notes: list[Note] = []  # for the manifest, on the next answer
         self.free: deque[Lot] = deque()
         self.flying: deque[Lot] = deque()
         self.open: Lot | None = None
@@ -68,16 +69,14 @@ class Card:
         self.input = torch.empty(0)
         self._fit(job.batch)
         self.name = f"{device.type}:{job.card}"
-        self.details = self._details()
+        self.ready = self._ready()
 
-    def _details(self) -> dict[str, Any]:
+    def _ready(self) -> tuple[Note, ...]:
         title = torch.cuda.get_device_name(self.device) if self.streams.cuda else machine.cpu_name()
-        details = {
-            "device": f"{title} (card {self.job.card})", "torch": torch.__version__, "batch": self.batch,
-            "kernel": self.fragment.__module__.rpartition("_")[2],
-        }  # fmt: skip
-        problem = {"unpinned": self.ring.problem} if self.ring.problem else {}
-        return {**details, **problem, **self._take_notes()}
+        versions = {"torch": str(torch.__version__)}
+        ready = WorkerReady(f"{title} (card {self.job.card})", kernel_name(self.fragment), versions)
+        problem = (Unpinned(self.job.card, self.ring.problem),) if self.ring.problem else ()
+        return (ready, *problem, *self._take_notes())
 
     @property
     def patience_s(self) -> float | None:
@@ -153,7 +152,7 @@ class Card:
                 outcomes.append(Outcome(cell.task, error=error))
         self._check_precision(lot)
         if outcomes:
-            outcomes[0].notes.update(self._take_notes())
+            outcomes[0].notes += self._take_notes()
         lot.clear()
         self.free.append(lot)
         return outcomes
@@ -262,14 +261,13 @@ class Card:
             raise torch.cuda.OutOfMemoryError(f"card {self.job.card} has no memory for a single fragment")
         if self.streams.cuda:
             torch.cuda.empty_cache()
-        event = {"card": self.job.card, "from": size, "to": size // 2}
-        self.notes.setdefault("batch_halved", []).append(event)
+        self.notes.append(BatchHalved(self.job.card, size, size // 2))
         return size // 2
 
-    def _take_notes(self) -> dict[str, Any]:
-        notes, self.notes = self.notes, {}
+    def _take_notes(self) -> tuple[Note, ...]:
+        notes, self.notes = self.notes, []
         counts = self.decoder.take_counts()
-        return notes | ({"gpu_decode": counts} if any(counts.values()) else {})
+        return (*notes, DecodedBands(**counts)) if any(counts.values()) else tuple(notes)
 
     # -- precision ----------------------------------------------------------------------------------------------
 
@@ -284,4 +282,4 @@ class Card:
         with self.streams.on(self.streams.compute):
             self._cut(lot, out, count)
             exact = [golden(out[first : first + 8]).cpu() for first in range(0, count, 8)]
-        self.notes |= precision_note(self.job, lot.landing.numpy()[:count], torch.cat(exact).numpy())
+        self.notes.append(precision_check(self.job, lot.landing.numpy()[:count], torch.cat(exact).numpy()))

@@ -24,7 +24,7 @@ from torch.utils.dlpack import from_dlpack
 
 from mtembed.archive import tiff
 from mtembed.errors import MtembedError
-from mtembed.messages import GPU_ENCODINGS, ProbeJob
+from mtembed.messages import GPU_ENCODINGS, Probed, ProbeJob
 
 FILES = Path(__file__).parent / "encodings"
 PARTS = "it takes nvTIFF and libnvcomp 5 too: pip install 'mtembed[gpu]'"
@@ -124,13 +124,13 @@ def _on_cpu(blob: Blob, shape: tuple[int, int], dtype: str) -> Tensor | str:
     return torch.from_numpy(pixels)
 
 
-def probe(job: ProbeJob, device: torch.device) -> dict[str, Any]:
-    """What this GPU can decode: ``exact`` encodings, ``problems`` of the others, ``seconds`` for the sample cell."""
+def probe(job: ProbeJob, device: torch.device) -> Probed:
+    """What this GPU can decode."""
     try:
         decoder = GpuDecoder(device)
     except TROUBLE as error:
         reason = str(error).partition("\n")[0]
-        return {"exact": (), "problems": dict.fromkeys(GPU_ENCODINGS, reason), "seconds": 0.0}
+        return Probed(frozenset(), dict.fromkeys(GPU_ENCODINGS, reason), 0.0)
     problems = {name: decoder.exact(name, job.dtype) for name in GPU_ENCODINGS}
     blobs = _sample(job, {name for name, problem in problems.items() if not problem})
     for (encoding, blob), pixels in zip(blobs, _tried(decoder, [blob for _, blob in blobs]), strict=True):
@@ -139,7 +139,7 @@ def probe(job: ProbeJob, device: torch.device) -> dict[str, Any]:
     exact = tuple(name for name, problem in problems.items() if not problem)
     timed = [blob for encoding, blob in blobs if encoding in exact]
     problems = {name: problem for name, problem in problems.items() if problem}
-    return {"exact": exact, "problems": problems, "seconds": _seconds(decoder, timed, device)}
+    return Probed(frozenset(exact), problems, _seconds(decoder, timed, device))
 
 
 def _sample(job: ProbeJob, exact: set[str]) -> list[tuple[str, Blob]]:

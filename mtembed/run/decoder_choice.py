@@ -10,11 +10,10 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mtembed.dataset.settings import Settings
 from mtembed.errors import MtembedError, WorkerError
-from mtembed.messages import GPU_ENCODINGS, DeviceJob, ProbeJob
+from mtembed.messages import GPU_ENCODINGS, DeviceJob, Probed, ProbeJob
 from mtembed.run import process
 from mtembed.run.plan import Plan
 from mtembed.run.process import Worker
@@ -67,8 +66,8 @@ def _asked(
     """The choice, when extras and the library leave one.  Raises WorkerError when a worker of a trial ends too soon."""
     wanted = plan.config.decoder
     found = _ask(plan, sizes.device_jobs[0])
-    exact = frozenset(found["exact"])
-    concerned = {name: why for name, why in found["problems"].items() if wanted == "gpu" or name in packed}
+    exact = found.exact
+    concerned = {name: why for name, why in found.problems.items() if wanted == "gpu" or name in packed}
     notes = tuple(f"{', '.join(names)} stays on the CPU, because on the GPU {why}" for why, names in _by(concerned))
     if wanted == "gpu":
         return Choice(
@@ -76,7 +75,7 @@ def _asked(
         )
     if not packed & exact:
         return Choice(notes=notes)
-    return _faster(plan, settings, sizes, packed & exact, found["seconds"], start, shards)
+    return _faster(plan, settings, sizes, packed & exact, found.seconds, start, shards)
 
 
 def _installed() -> bool:
@@ -86,7 +85,7 @@ def _installed() -> bool:
         return False
 
 
-def _ask(plan: Plan, job: DeviceJob) -> dict[str, Any]:
+def _ask(plan: Plan, job: DeviceJob) -> Probed:
     """What the first card can decode; it is asked in a process of its own."""
     assert plan.first_cell.place is not None
     path, row = plan.first_cell.place
@@ -94,12 +93,12 @@ def _ask(plan: Plan, job: DeviceJob) -> dict[str, Any]:
     question = Job((), ProbeJob(dtype, path, row, plan.spec.bands_for(plan.source)))
     worker = process.start("probe", "probe-0", question, (), device_environment(job))
     try:
-        details: dict[str, Any] = receive(worker, plan.config.stall_timeout).details
+        probed: Probed = receive(worker, plan.config.stall_timeout)
     except WorkerError as error:
         raise WorkerError(f"the GPU could not be asked what it can decode: {error}") from None
     finally:
         worker.close()
-    return details
+    return probed
 
 
 def _faster(

@@ -20,13 +20,14 @@ from mtembed.dataset.manifest import describe, totals
 from mtembed.dataset.part import WriteJob, read_facts, read_timings
 from mtembed.dataset.settings import Settings, check_same, resolve
 from mtembed.errors import MtembedError, OutputError, SettingsError, WorkerError
+from mtembed.messages import DecodedBands, Fatal, Note, PrecisionCheck, WeightsFound, WorkerReady
 from mtembed.models import weights
 from mtembed.ring import Ring
 from mtembed.run import process
 from mtembed.run.decoder_choice import choose
 from mtembed.run.pipeline import Crew, Pipeline, Work
 from mtembed.run.plan import Plan, plan
-from mtembed.run.process import Fatal, Worker
+from mtembed.run.process import Worker
 from mtembed.run.progress import Progress
 from mtembed.run.roofline import measure
 from mtembed.run.sizes import Sizes, device_environment, sizes
@@ -107,8 +108,8 @@ class Run:
             worker.close()
         if isinstance(message, Fatal):
             raise getattr(errors, message.error, MtembedError)(message.message)
-        found: Weights = message.details["weights"]
-        return found
+        assert isinstance(message, WeightsFound)
+        return message.weights
 
     def _resume(self, settings: Settings) -> dict[int, int]:
         """Shards that are done, with their number of selected cells.  Raises SettingsError if they do not fit."""
@@ -241,19 +242,27 @@ class Run:
     def _part_done(self, facts: dict[str, Any]) -> None:
         self.shards[Path(facts["shard"]).stem] = facts
 
-    def _noted(self, notes: Mapping[str, Any]) -> None:
-        device = notes.get("device", {}).get("device")
-        if device and device not in self.manifest["devices"]:
-            self.manifest["devices"].append(device)
-        if "precision_check" in notes:
-            self.manifest["notes"]["precision_check"] = notes["precision_check"]
-        for where, bands in notes.get("gpu_decode", {}).items():
-            counts = self.manifest["notes"].setdefault("decoded_bands", {"gpu": 0, "cpu": 0})
-            counts[where] += bands
-        for name, sentence in (("batch_halved", halved), ("dropped_cards", dropped)):
-            for event in [*notes.get(name, ()), *notes.get("device", {}).get(name, ())]:
-                self.manifest["notes"].setdefault(name, []).append(event)
-                self.on_note(sentence(event))
+    def _noted(self, note: Note) -> None:
+        """What was learnt of the run goes into the manifest, and what users should know to them."""
+        notes = self.manifest["notes"]
+        if isinstance(note, WorkerReady):
+            self._remember("devices", note.device)
+            self._remember("kernels", note.kernel)
+            self.manifest["versions"] |= note.versions
+        elif isinstance(note, PrecisionCheck):
+            notes[note.name] = note.as_json()
+        elif isinstance(note, DecodedBands):
+            counts = notes.setdefault(note.name, {"gpu": 0, "cpu": 0})
+            notes[note.name] = {where: counts[where] + bands for where, bands in note.as_json().items()}
+        elif note.as_json() not in notes.setdefault(note.name, []) or note.name == "batch_halved":
+            notes[note.name].append(note.as_json())
+        if note.sentence():
+            self.on_note(note.sentence())
+
+    def _remember(self, name: str, value: str) -> None:
+        """One more of a list in the manifest, each named once."""
+        if value not in self.manifest.setdefault(name, []):
+            self.manifest[name].append(value)
 
     def _tick(self, progress: Progress) -> None:
         if time.monotonic() - self._saved > MANIFEST_EVERY_S:
@@ -312,19 +321,6 @@ def embed(shards: str | Path | Iterable[str | Path], model: str, **options: Any)
     names = (shards,) if isinstance(shards, (str, Path)) else tuple(shards)
     config = RunConfig(shards=tuple(str(name) for name in names), model=model, **options)
     return Run(plan(config)).execute()
-
-
-def halved(event: Mapping[str, Any]) -> str:
-    """A sentence on a batch that was too large for a card."""
-    return (
-        f"card {event['card']} has too little memory: {event['to']} instead of {event['from']} fragments at a time; "
-        "other starts may differ from this one in the last bits"
-    )
-
-
-def dropped(event: Mapping[str, Any]) -> str:
-    """A sentence on a card that cannot be used any more."""
-    return f"lane {event['lane']} is given up, its cells go to the other cards: its worker {event['cause']}"
 
 
 def _check_siblings(dataset: Dataset, settings: Settings, folder: str) -> None:

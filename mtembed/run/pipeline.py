@@ -26,16 +26,20 @@ from mtembed.messages import (
     DecodeTask,
     Embedded,
     EmbedTask,
+    Fatal,
     FinishTask,
     Key,
+    LaneDropped,
+    Note,
     OpenPart,
     PartFinished,
     PartOpened,
     PlanTask,
+    Ready,
     SlotRef,
 )
 from mtembed.run.lanes import CARD_TROUBLE, Lane, Lanes
-from mtembed.run.process import Fatal, Ready, Worker
+from mtembed.run.process import Worker
 from mtembed.run.progress import Progress
 from mtembed.types import Cell, CellTiming, DecodedCell, Fingerprint, PartInfo, ShardListing
 
@@ -108,7 +112,7 @@ class Pipeline:
         max_failures: float = 1.0,
         stall_timeout: float = 300.0,
         on_part: Callable[[dict[str, Any]], None] = lambda facts: None,
-        on_note: Callable[[dict[str, Any]], None] = lambda notes: None,
+        on_note: Callable[[Note], None] = lambda note: None,
         on_tick: Callable[[Progress], None] = lambda progress: None,
     ) -> None:
         self.work = work
@@ -285,7 +289,7 @@ class Pipeline:
             raise getattr(errors, message.error, WorkerError)(message.message)
         if isinstance(message, Ready):
             worker.ready = True
-            self.on_note({worker.kind: message.details})
+            self._tell(message.notes)
             return
         self.fruitless_deaths[self._place(worker)] = 0
         self._answered(worker, message)
@@ -367,12 +371,15 @@ class Pipeline:
     def _embedded(self, message: Embedded) -> None:
         state = self.cells[message.key]
         state.timing = message.timing
-        if message.notes:
-            self.on_note(message.notes)
+        self._tell(message.notes)
         if message.timing.status == "failed":
             self.check |= message.key == self.checked
             self._free(state)
         self._append(message.key, state, message.timing)
+
+    def _tell(self, notes: Iterable[Note]) -> None:
+        for note in notes:
+            self.on_note(note)
 
     def _append(self, key: Key, state: CellState | None, timing: CellTiming) -> None:
         known = self.cells.get(key)
@@ -462,7 +469,7 @@ class Pipeline:
         if worker.kind != "device" or len(self.lanes) == 1:
             raise WorkerError(f"{worker.kind} workers cannot do their work here: the last one {cause}")
         lane.gone = True
-        self.on_note({"dropped_cards": [{"lane": lane.index, "cause": cause}]})
+        self.on_note(LaneDropped(lane.index, cause))
         for key in [*lane.ready, *lane.pending]:
             self._elsewhere(key)
         lane.ready.clear()

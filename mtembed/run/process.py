@@ -24,22 +24,6 @@ PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A worker can take work; ``details`` says what it is (device, versions, library choices)."""
-
-    details: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Fatal:
-    """The run cannot go on: an exception of ``errors.py`` by name, and its sentence."""
-
-    error: str
-    message: str
-    traceback: str = ""
-
-
 @dataclass(eq=False, slots=True)
 class Worker:
     """One worker process and what it holds: ``tasks`` are the messages it has not answered yet, oldest first."""

@@ -16,11 +16,11 @@ import numpy as np
 from mtembed.dataset.settings import Settings
 from mtembed.errors import WorkerError
 from mtembed.geo.fragments import FragmentGrid
-from mtembed.messages import DeviceJob, Embedded, EmbedTask, SlotRef
+from mtembed.messages import DeviceJob, Embedded, EmbedTask, Fatal, SlotRef
 from mtembed.ring import Ring, Slot
 from mtembed.run import process
 from mtembed.run.plan import Plan
-from mtembed.run.process import Fatal, Worker
+from mtembed.run.process import Worker
 from mtembed.run.sizes import Sizes, device_environment
 from mtembed.run.worker import Job
 from mtembed.sources import SOURCES

@@ -6,7 +6,6 @@ import contextlib
 import faulthandler
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -23,14 +22,17 @@ from mtembed.messages import (
     DecodeTask,
     Embedded,
     EmbedTask,
+    Fatal,
     FinishTask,
     OpenPart,
     PartFinished,
     PartOpened,
     PlanTask,
+    Ready,
+    WeightsFound,
 )
 from mtembed.ring import Ring, RingShape, Slot
-from mtembed.run.process import Fatal, Ready, die_with_parent
+from mtembed.run.process import die_with_parent
 from mtembed.types import CellTiming
 
 
@@ -99,7 +101,7 @@ def decoder(name: str, job: Job, send: Callable[[Any], None]) -> Service:
             decoded = None
         return Decoded(task.key, timing, decoded)
 
-    send(Ready({}))
+    send(Ready())
     return one_by_one(handle)
 
 
@@ -121,7 +123,7 @@ def device(name: str, job: Job, send: Callable[[Any], None]) -> Service:
     def take(task: EmbedTask) -> Iterable[Embedded]:
         return map(embedded, engine.take(task, rings.slot(task.slot.lane, task.slot.index)))
 
-    send(Ready(engine.details))
+    send(Ready(engine.ready))
     return Service(take, lambda: map(embedded, engine.idle()), lambda: engine.patience_s, engine.close)
 
 
@@ -160,7 +162,7 @@ def writer(name: str, job: Job, send: Callable[[Any], None]) -> Service:
         except OSError as error:
             raise OutputError(output_problem(work.root, error)) from error
 
-    send(Ready({}))
+    send(Ready())
     return one_by_one(handle)
 
 
@@ -171,7 +173,7 @@ def prober(name: str, job: Job, send: Callable[[Any], None]) -> Service:
     from mtembed import machine
     from mtembed.engine.gpu_decode import probe
 
-    send(Ready(probe(job.work, torch.device("cpu") if machine.cpu_cards() else torch.device("cuda", 0))))
+    send(probe(job.work, torch.device("cpu") if machine.cpu_cards() else torch.device("cuda", 0)))
     return Service(lambda task: ())
 
 
@@ -180,7 +182,7 @@ def fetcher(name: str, job: Job, send: Callable[[Any], None]) -> Service:
     from mtembed import models
     from mtembed.models import weights
 
-    send(Ready({"weights": weights.resolve(models.get(job.work), None)}))
+    send(WeightsFound(weights.resolve(models.get(job.work), None)))
     return Service(lambda task: ())
 
 
@@ -213,7 +215,7 @@ def run(kind: str, name: str, connection: Connection[Any, Any]) -> None:
     except (EOFError, ConnectionResetError, BrokenPipeError):
         return
     except MtembedError as error:
-        connection.send(Fatal(type(error).__name__, str(error), traceback.format_exc()))
+        connection.send(Fatal(type(error).__name__, str(error)))
         connection.close()
 
 

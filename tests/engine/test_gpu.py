@@ -22,7 +22,7 @@ from mtembed.engine import gpu
 from mtembed.engine.device import CpuDevice, relative_l2
 from mtembed.engine.gpu import LOTS, Card
 from mtembed.engine.streams import HostEvent, Streams
-from mtembed.messages import DeviceJob, EmbedTask
+from mtembed.messages import BatchHalved, DeviceJob, EmbedTask, Note, PrecisionCheck
 from mtembed.ring import Ring
 from mtembed.run.lanes import Lanes
 from tests.tools.commands import embeddings, run
@@ -38,14 +38,14 @@ def _no_gradients() -> Iterator[None]:
         yield
 
 
-def embed_all(card: Card, ring: Ring, tasks: Sequence[EmbedTask]) -> dict[str, Any]:
+def embed_all(card: Card, ring: Ring, tasks: Sequence[EmbedTask]) -> list[Note]:
     """Give all cells, then wait until all are answered; returns the notes."""
     outcomes = [outcome for task in tasks for outcome in card.take(task, slot_of(ring, task))]
     while card.patience_s is not None:
         outcomes += card.idle()
     assert sorted(o.task.key for o in outcomes) == sorted(t.key for t in tasks)
     assert [o.error for o in outcomes] == [None] * len(tasks)
-    return {name: note for o in outcomes for name, note in o.notes.items()}
+    return [note for o in outcomes for note in o.notes]
 
 
 def by_card(ring: Ring, wanted: DeviceJob, tasks: Sequence[EmbedTask], kind: type[Card] = Card) -> list[np.ndarray]:
@@ -185,10 +185,11 @@ def test_the_error_of_16_bit_is_measured_once() -> None:
     wanted = job("ssl4eo-s1", "S1RTC", batch=6, precision="bf16")
     ring = ring_for(wanted)
     card = Card(wanted, ring, CPU)
-    check = embed_all(card, ring, [replace(fill(ring, 0, wanted), check=True)])["precision_check"]
-    assert check["precision"] == "bf16" and check["fragments"] == 6
-    assert 0 < check["median_relative_l2"] <= check["worst_relative_l2"] < 0.05
-    assert embed_all(card, ring, [fill(ring, 1, wanted)]) == {}
+    (check,) = embed_all(card, ring, [replace(fill(ring, 0, wanted), check=True)])
+    assert isinstance(check, PrecisionCheck)
+    assert check.precision == "bf16" and check.fragments == 6
+    assert 0 < check.median_relative_l2 <= check.worst_relative_l2 < 0.05
+    assert embed_all(card, ring, [fill(ring, 1, wanted)]) == []
 
 
 # -- memory -----------------------------------------------------------------------------------------------------
@@ -210,9 +211,9 @@ def test_too_large_a_batch_is_halved_until_it_fits() -> None:
     ring = ring_for(wanted)
     tasks = [fill(ring, i, wanted) for i in range(2)]
     card = Small(wanted, ring, CPU)
-    assert card.details["batch"] == 3
-    assert [(h["from"], h["to"]) for h in card.details["batch_halved"]] == [(14, 7), (7, 3)]
-    assert embed_all(card, ring, tasks) == {}
+    assert card.batch == 3
+    assert card.ready[1:] == (BatchHalved(None, 14, 7), BatchHalved(None, 7, 3))
+    assert embed_all(card, ring, tasks) == []
     found = [vectors(ring, task, wanted) for task in tasks]
     assert np.allclose(found, by_cpu(ring, wanted, tasks), rtol=1e-5)
 
@@ -226,7 +227,7 @@ def test_memory_that_ends_later_halves_the_step_and_the_run_goes_on(batch: int, 
     card = Small(wanted, ring, CPU)
     monkeypatch.setattr(Small, "most", 3)
     notes = embed_all(card, ring, tasks)
-    assert [(h["from"], h["to"]) for h in notes["batch_halved"]] == ([(8, 4), (4, 2)] if batch == 8 else [(7, 3)])
+    assert notes == [BatchHalved(None, *h) for h in ([(8, 4), (4, 2)] if batch == 8 else [(7, 3)])]
     assert card.step <= 3 and card.batch == batch
     found = [vectors(ring, task, wanted) for task in tasks]
     assert np.allclose(found, by_cpu(ring, wanted, tasks), rtol=1e-5)

@@ -249,7 +249,7 @@ def test_an_encoding_that_spoils_the_first_cell_is_not_used(tmp_path: Path, monk
     shard = make_shard(tmp_path / "part.parquet", 1, tiff={"compress": "deflate"}).path
     job = ProbeJob("uint16", shard, 0, ("B02", "B05"))
     said = probe(job, CPU)
-    assert set(said["exact"]) == set(GPU_ENCODINGS) and said["seconds"] > 0
+    assert said.exact == set(GPU_ENCODINGS) and said.seconds > 0
     original = GpuDecoder.decode
 
     def spoilt(self: GpuDecoder, blobs: Any) -> list[Any]:
@@ -257,8 +257,8 @@ def test_an_encoding_that_spoils_the_first_cell_is_not_used(tmp_path: Path, monk
 
     monkeypatch.setattr(GpuDecoder, "decode", spoilt)
     said = probe(job, CPU)
-    assert set(said["exact"]) == set(GPU_ENCODINGS) - {"deflate"}
-    assert said["problems"] == {"deflate": "part.parquet comes out wrong"} and said["seconds"] == 0
+    assert said.exact == set(GPU_ENCODINGS) - {"deflate"}
+    assert said.problems == {"deflate": "part.parquet comes out wrong"} and said.seconds == 0
 
 
 @pytest.mark.parametrize(

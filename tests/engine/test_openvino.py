@@ -15,7 +15,7 @@ from mtembed.errors import UsageError
 from mtembed.run.embed import embed
 from tests.tools.commands import run
 
-pytest.importorskip("openvino")
+openvino = pytest.importorskip("openvino")
 SAMPLE = Path(__file__).resolve().parents[2] / "mtembed/sample/Core-S1RTC/images/part_00001.parquet"
 
 
@@ -34,6 +34,7 @@ def test_its_vectors_are_those_of_torch(tmp_path: Path) -> None:
     assert found.shape == (25, 2048) and error.max() < 1e-4
     manifest = json.loads((tmp_path / "openvino/manifest.json").read_text())
     assert manifest["settings"]["engine"] == "openvino"
+    assert manifest["versions"]["openvino"] == openvino.__version__ and manifest["kernels"] == ["numba"]
     check = manifest["notes"]["precision_check"]
     assert check["engine"] == "openvino" and check["worst_relative_l2"] < 1e-4
 

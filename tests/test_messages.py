@@ -1,0 +1,56 @@
+"""What workers tell of themselves: each fact has its key in the manifest, and words where users should know it."""
+
+from __future__ import annotations
+
+import json
+from typing import get_args
+
+import pytest
+
+from mtembed.messages import (
+    BatchHalved,
+    DecodedBands,
+    LaneDropped,
+    Note,
+    PrecisionCheck,
+    Unpinned,
+    WorkerReady,
+)
+
+NOTES: list[tuple[Note, str, dict[str, object], str]] = [
+    (
+        WorkerReady("Arm", "numba", {"openvino": "1"}),
+        "device",
+        {"device": "Arm", "kernel": "numba", "versions": {"openvino": "1"}},
+        "",
+    ),
+    (
+        PrecisionCheck("bf16", "torch", 25, 0.001, 0.002),
+        "precision_check",
+        {
+            "precision": "bf16",
+            "engine": "torch",
+            "fragments": 25,
+            "median_relative_l2": 0.001,
+            "worst_relative_l2": 0.002,
+        },
+        "",
+    ),
+    (DecodedBands(12, 1), "decoded_bands", {"gpu": 12, "cpu": 1}, ""),
+    (BatchHalved(1, 20, 10), "batch_halved", {"card": 1, "from": 20, "to": 10}, "10 instead of 20 fragments"),
+    (LaneDropped(2, "was killed"), "dropped_cards", {"lane": 2, "cause": "was killed"}, "lane 2 is given up"),
+    (Unpinned(0, "error 2"), "unpinned", {"card": 0, "cause": "error 2"}, "could not be pinned: error 2"),
+]
+
+
+@pytest.mark.parametrize(("note", "name", "content", "words"), NOTES, ids=[name for _, name, _, _ in NOTES])
+def test_a_note_has_a_key_a_content_and_perhaps_a_sentence(
+    note: Note, name: str, content: dict[str, object], words: str
+) -> None:
+    assert note.name == name
+    assert json.loads(json.dumps(note.as_json())) == content
+    assert words in note.sentence() and bool(note.sentence()) == bool(words)
+
+
+def test_no_kind_of_note_is_left_out_here() -> None:
+    assert {type(note) for note, *_ in NOTES} == set(get_args(Note))
