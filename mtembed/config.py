@@ -2,30 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass
-from typing import Annotated, Any, Literal
+import difflib
+import math
+import numbers
+import os
+import types
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass, fields
+from functools import cache
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from mtembed.errors import UsageError
 
+INPUT = Parameter(group=Group("Where from, where to", sort_key=1))
+WHAT = Parameter(group=Group("What is computed", sort_key=2))
+CELLS = Parameter(group=Group("Which cells", sort_key=3))
+SPEED = Parameter(group=Group("Speed", sort_key=4))
+AGAIN = Parameter(group=Group("Trying, failing, starting again", sort_key=5))
 
-def _comma_separated(number: Callable[[str], Any], count: int | None) -> Parameter:
+
+def whole(word: str) -> int:
+    """An integer.  Raises ValueError in plain words."""
+    try:
+        return int(word)
+    except ValueError:
+        raise ValueError(f"{word} is not a whole number") from None
+
+
+def _comma_separated(number: Callable[[str], Any], count: int | None, metavar: str, example: str) -> Parameter:
     """An option whose value is one word such as 0,1."""
 
-    def convert(_: Any, tokens: Sequence[Any]) -> tuple[Any, ...]:
-        values = tuple(number(word) for token in tokens for word in token.value.split(","))
+    def convert(_: Any, tokens: Sequence[Any]) -> tuple[Any, ...] | None:
+        words = [word.strip() for token in tokens for word in token.value.split(",")]
+        if count is None and words == ["all"]:
+            return None
+        try:
+            values = tuple(map(number, words))
+        except ValueError:
+            raise ValueError(f"give {example}") from None
         if count is not None and len(values) != count:
-            raise ValueError(f"give {count} numbers separated by commas")
+            raise ValueError(f"give {example}")
         return values
 
-    return Parameter(converter=convert, n_tokens=1, allow_leading_hyphen=True)
+    return Parameter(converter=convert, n_tokens=1, allow_leading_hyphen=True, metavar=metavar)
 
 
-Bbox = Annotated[tuple[float, float, float, float], _comma_separated(float, 4)]
-Gpus = Annotated[tuple[int, ...], _comma_separated(int, None)]
-BorderShift = Annotated[bool, Parameter(negative="--no-border-shift")]
+def _one(_: Any, tokens: Sequence[Any]) -> int:
+    return whole(tokens[0].value)
+
+
+WHOLE = Parameter(converter=_one, n_tokens=1, allow_leading_hyphen=True, metavar="N")
+BBOX = _comma_separated(float, 4, "W,S,E,N", "four numbers W,S,E,N in degrees")
+GPUS = _comma_separated(whole, None, "0,1", "numbers separated by commas, such as 0,1, or all")
+NEGATIVE = Parameter(negative="--no-border-shift")
+FILE, DIR, NAME, SHARE = (Parameter(metavar=word) for word in ("FILE", "DIR", "NAME", "F"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +69,11 @@ class RunConfig:
     shards
         Parquet shards of Major TOM Core: files, folders or globs.
     model
-        The network: see ``mtembed models``.
+        The network; mtembed models lists them.
     weights
         A file in any layout the libraries publish, or random:SEED. Default: the published file, downloaded once.
     gpus
-        GPUs to use, such as 0,1. Default: all visible ones, else the CPU.
+        GPUs to use: numbers such as 0,1, or all. Default: all visible ones, else the CPU.
     device
         What to compute on.
     output
@@ -98,40 +130,62 @@ class RunConfig:
         Measure each stage's limit for a few seconds first.
     """
 
-    shards: tuple[str, ...]
+    shards: Annotated[tuple[str, ...], INPUT]
     _: KW_ONLY
-    model: str
-    weights: str | None = None
-    gpus: Gpus | None = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    output: str | None = None
-    metadata: str | None = None
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    batch: int | None = None
-    workers: int | None = None
-    slots: int | None = None
-    decoder: Literal["auto", "cpu", "gpu"] = "auto"
-    overlap: float = 0.1
-    border_shift: BorderShift = True
-    fragment_size: int | None = None
-    offset: Literal["keep", "remove"] = "keep"
-    max_nodata: float = 1.0
-    bbox: Bbox | None = None
-    cells: str | None = None
-    limit: int | None = None
-    shard_index: int = 0
-    shard_count: int = 1
-    max_failures: float = 0.05
-    dtype: Literal["float32", "float16"] = "float32"
-    extras: bool = False
-    engine: Literal["auto", "torch", "openvino"] = "auto"
-    stall_timeout: float = 300.0
-    retry_failed: bool = False
-    fresh: bool = False
-    dry_run: bool = False
-    roofline: bool = False
+    model: Annotated[str, NAME, WHAT]
+    weights: Annotated[str | None, FILE, WHAT] = None
+    gpus: Annotated[tuple[int, ...] | None, GPUS, SPEED] = None
+    device: Annotated[Literal["auto", "cpu", "cuda"], SPEED] = "auto"
+    output: Annotated[str | None, DIR, INPUT] = None
+    metadata: Annotated[str | None, FILE, INPUT] = None
+    precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], SPEED] = "auto"
+    batch: Annotated[int | None, WHOLE, SPEED] = None
+    workers: Annotated[int | None, WHOLE, SPEED] = None
+    slots: Annotated[int | None, WHOLE, SPEED] = None
+    decoder: Annotated[Literal["auto", "cpu", "gpu"], SPEED] = "auto"
+    overlap: Annotated[float, SHARE, WHAT] = 0.1
+    border_shift: Annotated[bool, NEGATIVE, WHAT] = True
+    fragment_size: Annotated[int | None, WHOLE, WHAT] = None
+    offset: Annotated[Literal["keep", "remove"], WHAT] = "keep"
+    max_nodata: Annotated[float, SHARE, WHAT] = 1.0
+    bbox: Annotated[tuple[float, float, float, float] | None, BBOX, CELLS] = None
+    cells: Annotated[str | None, FILE, CELLS] = None
+    limit: Annotated[int | None, WHOLE, CELLS] = None
+    shard_index: Annotated[int, WHOLE, Parameter(metavar="I"), CELLS] = 0
+    shard_count: Annotated[int, WHOLE, CELLS] = 1
+    max_failures: Annotated[float, SHARE, AGAIN] = 0.05
+    dtype: Annotated[Literal["float32", "float16"], WHAT] = "float32"
+    extras: Annotated[bool, WHAT] = False
+    engine: Annotated[Literal["auto", "torch", "openvino"], SPEED] = "auto"
+    stall_timeout: Annotated[float, Parameter(metavar="S"), AGAIN] = 300.0
+    retry_failed: Annotated[bool, AGAIN] = False
+    fresh: Annotated[bool, AGAIN] = False
+    dry_run: Annotated[bool, AGAIN] = False
+    roofline: Annotated[bool, SPEED] = False
+
+    @classmethod
+    def of(cls, shards: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], **options: Any) -> Self:
+        """From what a Python caller gives: paths and lists are taken too.  Raises UsageError for everything wrong."""
+        names = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, 1)
+                meant = f"did you mean {near[0]}?" if near else f"the options are {', '.join(names[1:])}"
+                raise UsageError(f"there is no option {name}: {meant}")
+        if "model" not in options:
+            raise UsageError("model is missing: name one, such as model='rcf'")
+        given = (shards,) if isinstance(shards, str | os.PathLike) else _sequence("shards", shards)
+        plain = {name: _plain(value) for name, value in options.items()}
+        return cls(tuple(_plain(one) for one in given), **plain)
 
     def __post_init__(self) -> None:
+        for name, hint in _hints().items():
+            value = getattr(self, name)
+            if not _fits(value, hint):
+                raise UsageError(f"--{name.replace('_', '-')} {value!r} is not possible: give {_words(hint)}")
+        for name in (*self.shards, self.metadata or "", self.output or ""):
+            if "://" in name or name.startswith("hf:"):
+                raise UsageError(f"{name} is an address, and addresses are not read yet: download it first")
         for name, ok, rule in self._rules():
             if not ok:
                 value = getattr(self, name.replace("-", "_"))
@@ -157,3 +211,52 @@ class RunConfig:
                 "give W,S,E,N in degrees with S <= N (W > E means across the antimeridian)",
             ),
         ]
+
+
+@cache
+def _hints() -> dict[str, Any]:
+    """The type of each option, without what is meant for the command line."""
+    hints = get_type_hints(RunConfig)
+    return {field.name: hints[field.name] for field in fields(RunConfig)}
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a value is of a type as RunConfig uses them; a float is finite."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, one) for one in inner)
+    if origin is Literal:
+        return isinstance(value, str) and value in inner
+    if origin is tuple:
+        kinds = inner[:1] * len(value) if isinstance(value, tuple) and inner[-1] is Ellipsis else inner
+        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_fits, value, kinds))
+    if hint is bool or isinstance(value, bool):
+        return hint is bool and isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, numbers.Real) and math.isfinite(value)
+    return isinstance(value, numbers.Integral if hint is int else hint)
+
+
+def _words(hint: Any) -> str:
+    """What to give for a type."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _words(next(one for one in inner if one is not types.NoneType))
+    if origin is Literal:
+        return f"one of {', '.join(inner)}"
+    if origin is tuple:
+        return f"{len(inner)} numbers" if inner[-1] is not Ellipsis else f"a list, each {_words(inner[0])}"
+    return {str: "a text", bool: "True or False", int: "a whole number", float: "a number"}[hint]
+
+
+def _plain(value: object) -> Any:
+    """Paths as text, lists as tuples."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _sequence(name: str, value: object) -> tuple[Any, ...]:
+    if not isinstance(value, Iterable):
+        raise UsageError(f"{name} {value!r} is not possible: give a path or a list of them")
+    return tuple(value)

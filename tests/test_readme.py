@@ -7,7 +7,6 @@ import json
 import re
 import shlex
 import sys
-import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,11 +28,6 @@ from mtembed.models import weights  # noqa: E402
 from mtembed.models.check import check  # noqa: E402
 from tests.tools.commands import run  # noqa: E402
 
-PLACEHOLDERS = {"int": "N", "float": "F", "str": "TEXT"}
-SPECIAL = {
-    "weights": "FILE", "output": "DIR", "metadata": "FILE", "cells": "FILE", "bbox": "W,S,E,N", "gpus": "0,1",
-    "stall_timeout": "S", "shard_index": "I", "model": "NAME",
-}  # fmt: skip
 SIZED = ("batch", "workers", "slots")
 
 
@@ -45,12 +39,12 @@ def options_table() -> str:
     """From RunConfig: its fields, their types and defaults, the words of its docstring."""
     items = parse(RunConfig.__doc__ or "").params
     texts = {item.arg_name: " ".join((item.description or "").split()) for item in items}
-    hints = typing.get_type_hints(RunConfig)
+    hints = typing.get_type_hints(RunConfig, include_extras=True)
     fields = [field for field in dataclasses.fields(RunConfig) if field.name != "shards"]
     assert texts.keys() == {"shards", *(field.name for field in fields)}
     lines = []
     for field in fields:
-        meaning, _, said = texts[field.name].replace("``", "`").partition(" Default: ")
+        meaning, _, said = texts[field.name].partition(" Default: ")
         lines.append((option(field.name, hints[field.name]), meaning, said.removesuffix(".") or default(field)))
     return table(("option", "meaning", "default"), lines)
 
@@ -59,15 +53,11 @@ def option(name: str, hint: Any) -> str:
     flag = "--" + name.replace("_", "-")
     if name == "border_shift":
         return "`--border-shift`, `--no-border-shift`"
-    kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType] if _optional(hint) else [hint]
-    if typing.get_origin(kinds[0]) is Literal:
-        return f"`{flag}` " + ", ".join(f"`{word}`" for word in typing.get_args(kinds[0]))
-    value = SPECIAL.get(name) or PLACEHOLDERS.get(getattr(kinds[0], "__name__", ""), "")
-    return f"`{flag} {value}`" if value else f"`{flag}`"
-
-
-def _optional(hint: Any) -> bool:
-    return typing.get_origin(hint) in (types.UnionType, typing.Union)
+    kind, *parameters = typing.get_args(hint)
+    if typing.get_origin(kind) is Literal:
+        return f"`{flag}` " + ", ".join(f"`{word}`" for word in typing.get_args(kind))
+    value = [parameter.metavar for parameter in parameters if parameter.metavar]
+    return f"`{flag} {value[-1]}`" if value else f"`{flag}`"
 
 
 def default(field: dataclasses.Field[Any]) -> str:

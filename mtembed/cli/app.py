@@ -18,14 +18,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cyclopts import App, Parameter
-from cyclopts.exceptions import CycloptsError
+from cyclopts.exceptions import CycloptsError, MissingArgumentError
 
 from mtembed import __version__
-from mtembed.cli.configuration import sources, sources_of_speech, unknown_variables
-from mtembed.cli.console import OutputLost, Speech, abandon_stdout, open_streams, say
+from mtembed.cli.configuration import FileOptions, sources, sources_of_speech, unknown_variables
+from mtembed.cli.console import OutputLost, Speech, abandon, open_streams, say
 from mtembed.cli.options import SPEECH, Talk, shown_default
 from mtembed.cli.run import INTERRUPTED, run
-from mtembed.cli.usage import explained, require_command
+from mtembed.cli.usage import explained, require_command, short_help
 from mtembed.errors import MtembedError
 from mtembed.machine import require_supported
 
@@ -38,6 +38,7 @@ COMMANDS = {
     "verify": "Read a finished dataset back and check every file and every row.",
 }
 USAGE = 2
+NO_TEMPORARY = "there is no folder for temporary files: set TMPDIR to one that can be written"
 
 app = App(
     name="mtembed",
@@ -68,9 +69,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:  # the reader of stdout has seen enough
-        abandon_stdout()
+        abandon(sys.stdout)
         code = 1
     except Exception as error:
+        if not words and isinstance(error, MissingArgumentError):
+            say(short_help(COMMANDS))
+            sys.exit(USAGE)
         message, code = _answer(error)
         _fail(talk or _speech(words), error, message, code)
     sys.exit(code or 0)
@@ -99,7 +103,9 @@ def _answer(error: Exception) -> tuple[str, int]:
     if isinstance(error, CycloptsError):
         return explained(error), USAGE
     if isinstance(error, MtembedError):
-        return str(error), error.exit_code
+        return str(error) + (_file_hint() if error.exit_code == USAGE else ""), error.exit_code
+    if isinstance(error, OSError) and "temporary" in (error.strerror or ""):
+        return NO_TEMPORARY, 1
     if isinstance(error, OSError) and error.strerror:
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
         return f"{where}{error.strerror}", 1
@@ -109,13 +115,19 @@ def _answer(error: Exception) -> tuple[str, int]:
     return f"this is a fault of mtembed ({told}): please report it with what --verbose shows", 1
 
 
+def _file_hint() -> str:
+    """Options that nobody typed may be what is wrong."""
+    files = [source.name for source in app.config or () if isinstance(source, FileOptions) and source.content]
+    return f" (some options come from {files[0]})" if files else ""
+
+
 def _fail(talk: Speech, error: Exception, message: str, code: int) -> None:
     if isinstance(error, OutputLost):
-        abandon_stdout()
+        abandon(sys.stdout)
     try:
         talk.fail(error, message, code)
     except (BrokenPipeError, OutputLost):
-        abandon_stdout()
+        abandon(sys.stdout)
 
 
 # -- how to speak when the command line could not be understood -------------------------------------------------------

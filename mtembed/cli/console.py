@@ -7,6 +7,7 @@ characters in a text (from a file name, a column, an archive) are shown as escap
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from mtembed.errors import MtembedError
 
@@ -94,8 +95,10 @@ def clean(text: str) -> str:
 
 def say(text: str) -> None:
     """A line on stderr.  Nothing can be done when that is lost: the work goes on."""
-    with contextlib.suppress(OSError, ValueError):
+    try:
         print(clean(text), file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        abandon(sys.stderr)
 
 
 def emit(event: Mapping[str, Any]) -> None:
@@ -118,10 +121,10 @@ def _rendered(result: RenderableType) -> str:
     """Tables as text, coloured on a terminal."""
     from rich.console import Console
 
-    console = Console(file=sys.stdout, width=shutil.get_terminal_size((WIDE, 24)).columns, highlight=False)
-    with console.capture() as captured:
-        console.print(result)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+    width = shutil.get_terminal_size((WIDE, 24)).columns
+    screen = io.StringIO()
+    Console(file=screen, force_terminal=sys.stdout.isatty(), width=width, highlight=False).print(result)
+    return "\n".join(line.rstrip() for line in screen.getvalue().splitlines()) + "\n"
 
 
 def open_streams() -> None:
@@ -147,7 +150,7 @@ def open_streams() -> None:
             reconfigure(errors="replace")
 
 
-def abandon_stdout() -> None:
-    """Nobody reads stdout any more: Python is not to complain when it flushes it at exit."""
+def abandon(stream: TextIO) -> None:
+    """Nobody reads it any more: what is left in it goes nowhere, so that Python does not complain at exit."""
     with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

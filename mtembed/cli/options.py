@@ -19,7 +19,9 @@ SPEECH = Speech()
 
 def shown_default(value: object) -> str | None:
     """What a help page says of a default: nothing of a switch that is off."""
-    return {True: "on", False: None}[value] if isinstance(value, bool) else str(value)
+    if value is None or value is False:
+        return None
+    return "on" if value is True else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 Dir = Annotated[Path, Parameter(help="The output folder of a run.")]

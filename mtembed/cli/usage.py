@@ -12,6 +12,13 @@ from cyclopts.exceptions import CoercionError, CycloptsError, MissingArgumentErr
 from mtembed.errors import UsageError
 
 SEE = "see mtembed --help"
+SHORT = """\
+usage: mtembed --model NAME [OPTIONS] SHARDS    embed shards of Major TOM Core
+       mtembed COMMAND [OPTIONS]                {commands}
+       mtembed --help                           every option; also mtembed COMMAND --help
+
+Try:   mtembed demo                             no network, no weights, no GPU
+       mtembed models                           models and the bands they need"""
 WORD = re.compile(r"[a-z][a-z_-]*")
 GPU_WORDS = ("gpu", "gpus", "nvidia", "cuda:0", "cuda:1", "card")
 
@@ -26,6 +33,11 @@ def require_command(words: Sequence[str], commands: Collection[str]) -> None:
     raise UsageError(f"there is no command and no file '{first}': {meant}")
 
 
+def short_help(commands: Collection[str]) -> str:
+    """For someone who typed the name of the program only."""
+    return SHORT.format(commands=", ".join(name for name in commands if name != "run"))
+
+
 def explained(error: CycloptsError) -> str:
     """The sentence for an error of the parser."""
     if isinstance(error, MissingArgumentError):
@@ -33,7 +45,9 @@ def explained(error: CycloptsError) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, CoercionError) and error.token and error.token.value.lower() in GPU_WORDS:
         text = re.sub(r" Did you mean .*", "", text) + ' Did you mean "cuda"?'
-    return f"{text[:1].lower()}{text[1:]}".rstrip(".") + f" ({_help(error)})"
+    source = error.token.source if isinstance(error, CoercionError) and error.token else "cli"
+    where = f"{source}: " if source not in ("", "cli") and source not in text else ""
+    return f"{where}{text[:1].lower()}{text[1:]}".rstrip(".") + f" ({_help(error)})"
 
 
 def _missing(error: MissingArgumentError) -> str:

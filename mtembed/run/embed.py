@@ -318,9 +318,7 @@ def embed(shards: str | Path | Iterable[str | Path], model: str, **options: Any)
     ``shards`` are files, folders or globs; ``options`` are the fields of ``config.RunConfig``.  Works from notebooks
     and from scripts without a main guard.  Returns a RunSummary, also when some cells failed; raises MtembedError.
     """
-    names = (shards,) if isinstance(shards, (str, Path)) else tuple(shards)
-    config = RunConfig(shards=tuple(str(name) for name in names), model=model, **options)
-    return Run(plan(config)).execute()
+    return Run(plan(RunConfig.of(shards, model=model, **options))).execute()
 
 
 def _check_siblings(dataset: Dataset, settings: Settings, folder: str) -> None:

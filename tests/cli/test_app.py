@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from mtembed import models
 from mtembed.cli import app
 from mtembed.config import RunConfig
 from mtembed.dataset.settings import Settings
-from mtembed.errors import SettingsError, WorkerError
+from mtembed.errors import SettingsError, UsageError, WorkerError
 from mtembed.run.dryrun import Estimate, Trial, estimate
 from mtembed.run.plan import Plan, plan
 from mtembed.run.sizes import Sizes
@@ -81,6 +83,16 @@ def configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Parsed:
         (("--model", "rcf", "--shard-index", "2", "--shard-count", "2", "x"), "--shard-index"),
         (("demo", "--no-such-option"), "--no-such-option"),
         (("models", "--check", "resnet"), "resnet"),
+        (("reprot", "folder"), "did you mean report?"),
+        (("frobnicate",), "no command and no file"),
+        (("--model", "rcf", "--device", "gpu", "x"), '"cuda"'),
+        (("--model", "rcf", "--gpus", "first", "x"), "0,1, or all"),
+        (("--model", "rcf", "--limit", "2.5", "x"), "2.5 is not a whole number"),
+        (("--model", "rcf", "--overlap", "nan", "x"), "give a number"),
+        (("--model", "rcf", "--output"), "--output has no value"),
+        (("--model", "rcf", "s3://bucket/Core-S2L2A"), "is an address"),
+        (("verify", "--shards", "in", "out"), "put it before the options"),
+        (("shard.parquet",), "ssl4eo-s1"),
     ],
 )
 def test_usage_errors_are_one_sentence_with_the_subject(call: Any, arguments: tuple[str, ...], words: str) -> None:
@@ -133,6 +145,67 @@ def test_errors_are_json_on_request(call: Any) -> None:
     assert event["message"] in err
 
 
+@pytest.mark.parametrize("source", ["environment", "file", "word"])
+def test_how_errors_are_told_may_come_from_anywhere(
+    call: Any, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--model", "rcf", "missing.parquet"]
+    if source == "environment":
+        monkeypatch.setenv("MTEMBED_JSON", "true")
+    elif source == "file":
+        (tmp_path / "mtembed.toml").write_text("json = true\n")
+    else:
+        words.append("--json")
+    code, out, err = call(*words)
+    assert (code, json.loads(out)["exit_code"]) == (2, 2) and "missing.parquet" in err
+    code, out, err = call("--model", "rcf", "--no-such-option", *(["--json"] if source == "word" else []))
+    assert json.loads(out)["event"] == "error" and "--no-such-option" in err
+
+
+def test_the_bare_name_shows_how_to_begin(call: Any) -> None:
+    code, out, err = call()
+    assert (code, out) == (2, "") and "mtembed demo" in err and len(err.splitlines()) < 12
+
+
+def test_help_is_a_command_too(call: Any) -> None:
+    code, out, _ = call("help", "demo")
+    assert code == 0 and "--fresh" in out
+    assert call("help")[1] == call("--help")[1]
+
+
+def test_help_groups_options_and_names_no_default_of_a_switch(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = call("--help")
+    assert "[default: False]" not in out and "[default: None]" not in out
+    heads = ("Where from, where to", "What is computed", "Which cells", "Speed", "What is printed")
+    assert [out.index(head) for head in heads] == sorted(out.index(head) for head in heads)
+
+
+@pytest.mark.parametrize("name", app.COMMANDS)
+def test_a_command_begins_its_help_with_its_line_in_the_list(name: str) -> None:
+    function = getattr(importlib.import_module(f"mtembed.cli.{name}"), name)
+    assert inspect.getdoc(function).splitlines()[0] == app.COMMANDS[name]
+
+
+def test_what_nobody_thought_of_is_one_sentence(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors that are no MtembedError, from a command's function."""
+    for error, words in (
+        (PermissionError(13, "Permission denied", "/a/b"), "/a/b: Permission denied"),
+        (RecursionError("too deep"), "fault of mtembed (RecursionError: too deep)"),
+        (MemoryError(), "not enough memory"),
+    ):
+        monkeypatch.setattr("mtembed.check.shard.inspect", raising(error))
+        code, out, err = call("inspect", "file")
+        assert (code, out, len(err.splitlines())) == (1, "", 1) and words in err
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def function(*arguments: object) -> None:
+        raise error
+
+    return function
+
+
 # -- where options come from ----------------------------------------------------------------------------------------
 
 
@@ -179,6 +252,67 @@ def test_a_misspelt_key_of_the_file_is_an_error(call: Any, tmp_path: Path) -> No
     code, _, err = call("./x")
     assert code == 2
     assert "limt" in err
+
+
+def test_the_file_may_begin_with_a_byte_order_mark(configured: Parsed, tmp_path: Path) -> None:
+    (tmp_path / "mtembed.toml").write_bytes(b'\xef\xbb\xbfmodel = "dinov2"\r\nlimit = 3\r\n')
+    assert configured("./x").limit == 3
+
+
+def test_a_table_of_the_command_run_is_read_as_the_top_level(configured: Parsed, tmp_path: Path) -> None:
+    (tmp_path / "mtembed.toml").write_text('model = "rcf"\n[run]\nlimit = 3\n')
+    assert configured("./x").limit == configured("run", "./x").limit == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("model = rcf\n", "is not TOML"),
+        ("a = " + "[" * 100_000, "is not TOML"),
+        ("model = 'rcf'\nlimit = 2.5\n", "2.5 is not a whole number"),
+        ("model = 'rcf'\n[demmo]\noutput = 'x'\n", "did you mean demo?"),
+        ("demo = 3\n", "write its options under [demo]"),
+        ("limt = 1\n", "limt"),
+        ("model = 'nosuch'\n", "nosuch"),
+        ("model = 'rcf'\noverlap = 2\n", "--overlap 2"),
+    ],
+)
+def test_what_is_wrong_with_the_file_names_it(call: Any, tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "mtembed.toml").write_text(content)
+    code, _, err = call("./x.parquet")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "mtembed.toml" in err and words in err
+
+
+def test_a_variable_that_is_no_option_is_named(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MTEMBED_MODLE", "rcf")
+    code, _, err = call("models")
+    assert code == 0 and "MTEMBED_MODLE is not an option: did you mean MTEMBED_MODEL?" in err
+    assert call("models", "--quiet")[2] == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"ouput": "y"}, "did you mean output?"),
+        ({"limit": "3"}, "--limit '3'"),
+        ({"limit": True}, "--limit True"),
+        ({"bbox": (1, 2, 3)}, "--bbox (1, 2, 3)"),
+        ({"precision": "float16"}, "one of auto, fp32, bf16, fp16"),
+        ({"overlap": float("nan")}, "--overlap nan"),
+        ({"fresh": 1}, "True or False"),
+        ({"model": None}, "--model None"),
+    ],
+)
+def test_options_of_a_wrong_type_are_usage_errors(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        RunConfig.of("x", **{"model": "rcf", **options})
+    assert words in str(caught.value)
+
+
+def test_python_callers_may_give_paths_and_lists() -> None:
+    made = RunConfig.of([Path("a"), "b"], model="rcf", output=Path("o"), bbox=[1, 2, 3, 4], gpus=[0])
+    assert made == RunConfig(("a", "b"), model="rcf", output="o", bbox=(1, 2, 3, 4), gpus=(0,))
 
 
 # -- what is printed ------------------------------------------------------------------------------------------------
