@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import shlex
+import subprocess
 import sys
 import typing
 from collections.abc import Sequence
@@ -26,8 +27,10 @@ from mtembed.config import RunConfig  # noqa: E402
 from mtembed.dataset import readme, rows  # noqa: E402
 from mtembed.models import weights  # noqa: E402
 from mtembed.models.check import check  # noqa: E402
+from mtembed.text import duration  # noqa: E402
 from tests.tools.commands import run  # noqa: E402
 
+CELLS_IN_A_SHARD = 500
 SIZED = ("batch", "workers", "slots")
 
 
@@ -97,8 +100,13 @@ def figures_table() -> str:
     for one in content["results"]:
         crew = f"{one['processes']} x {one['threads']}"
         shares = (f"{one['to_model_alone']:.2f}", f"{one['to_reference_style']:.1f} x")
-        lines.append((f"`{one['model']}`", one["engine"], one["precision"], crew, f"{one['end_to_end']:.2f}", *shares))
-    heads = ("model", "engine", "precision", "processes x threads", "cells/s", "of the model alone", "of a plain loop")
+        rate = one["end_to_end"]
+        speed = (f"{rate:.2f}", duration(CELLS_IN_A_SHARD / rate))
+        lines.append((f"`{one['model']}`", one["engine"], one["precision"], crew, *speed, *shares))
+    heads = (
+        "model", "engine", "precision", "processes x threads", "cells/s", "a shard of 500 cells",
+        "of the network alone", "times a plain loop",
+    )  # fmt: skip
     where = f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, torch {machine['torch']}"
     return f"{where}; medians of {content['rounds']} rounds:\n\n{table(heads, lines)}"
 
@@ -125,10 +133,14 @@ def test_the_table_of_columns_is_the_schema() -> None:
     assert named | extra == set(rows.schema(8, "float32", extras=True).names)
 
 
+def blocks(language: str) -> list[str]:
+    """The README's blocks of code in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
+
+
 def commands() -> list[str]:
     """The ``mtembed`` commands of the README that need neither a network nor an archive, in order, each once."""
-    blocks = re.findall(r"```sh\n(.*?)```", README.read_text(), re.DOTALL)
-    lines = [line.split("&&")[-1].strip() for block in blocks for line in block.splitlines()]
+    lines = [line.split("&&")[-1].strip() for block in blocks("sh") for line in block.splitlines()]
     return list(dict.fromkeys(line for line in lines if line.startswith("mtembed ") and "path/to" not in line))
 
 
@@ -139,6 +151,9 @@ def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
         code, out, err = run(shlex.split(command)[1:], cwd=tmp_path)
         assert code == 0, f"{command}\n{out}\n{err}"
     assert (tmp_path / "mtembed-demo" / "demo.png").is_file()
+    (script,) = [block for block in blocks("python") if "mtembed-demo" in block]
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "likeness" in done.stdout, done.stderr
 
 
 def test_the_example_of_a_model_in_contributing_builds() -> None:
@@ -153,7 +168,7 @@ def test_the_example_of_a_model_in_contributing_builds() -> None:
 
 
 def test_links_and_pictures_exist() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README.read_text()):
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)\)", README.read_text()):
         assert (ROOT / target).is_file(), target
 
 
