@@ -1,7 +1,7 @@
 """The types that travel, each named once.  Imports nothing else of the package, and neither torch nor pyarrow.
 
 Vocabulary: a *shard* is one input Parquet file; a *row group* of it holds one *cell* (a 10 km square, one GeoTIFF
-blob per *band*); a *fragment* is the square window of a cell that a model sees; its *footprint* is where its pixels
+blob per *band*); a *fragment* is the square part of a cell that a model sees; its *footprint* is where its pixels
 are on the ground.  Rows and columns count in pixels of the finest band, from the upper-left corner.
 """
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mtembed.report.summary import Report
 
 MOST_WORKERS = 12  # lines before the least busy ones are summed up
+MOST_NAMED = 10  # failed cells that are named
 
 
 def report(
@@ -132,8 +133,8 @@ def _failures(report: Report) -> list[RenderableType]:
     from mtembed.cli.tables import Columns, lines
 
     reasons = [(one["stage"], f"{one['cells']:,}", one["error"]) for one in report.failures]
-    cells = [(one.shard, one.row, one.grid_cell or "-", one.error) for one in report.failed_cells]
-    hint = report.failed_hint
+    cells = [(one.shard, one.row, one.grid_cell or "-", one.error) for one in report.failed_cells[:MOST_NAMED]]
+    hint = report.failed_hint(MOST_NAMED)
     return [
         Columns(("stage", "cells", "error"), reasons, title=f"{counted(report.failed)} failed", numbers=("cells",)),
         lines(""),

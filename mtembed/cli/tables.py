@@ -73,17 +73,17 @@ class Columns:
     def _records(self) -> Iterable[RenderableType]:
         for row in self.rows:
             yield Text(row[0], style="bold")
-            yield pairs(list(zip(self.headings[1:], row[1:], strict=True)), raw=True)
+            yield pairs(list(zip(self.headings[1:], row[1:], strict=True)))
 
 
-def pairs(rows: Sequence[tuple[str, str]], raw: bool = False) -> Table:
+def pairs(rows: Sequence[tuple[str, str]]) -> Table:
     """Names and what they stand for, indented; long values are folded under themselves."""
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(width=0)
     grid.add_column(no_wrap=True, style="dim")
     grid.add_column(overflow="fold", ratio=1)
     for name, value in rows:
-        grid.add_row("", Text(name), Text(value if raw else clean(value)))
+        grid.add_row("", Text(clean(name)), Text(clean(value)))
     return grid
 
 

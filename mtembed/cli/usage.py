@@ -20,7 +20,7 @@ usage: mtembed --model NAME [OPTIONS] SHARDS    embed shards of Major TOM Core
 Try:   mtembed demo                             no network, no weights, no GPU
        mtembed models                           models and the bands they need"""
 WORD = re.compile(r"[a-z][a-z_-]*")
-GPU_WORDS = ("gpu", "gpus", "nvidia", "cuda:0", "cuda:1", "card")
+GPU_WORDS = ("gpu", "gpus", "nvidia", "cuda:0", "cuda:1")
 
 
 def require_command(words: Sequence[str], commands: Collection[str]) -> None:

@@ -61,7 +61,7 @@ def page(report: Report, cells: Cells, work: Work) -> str:
         workers_more=_more_workers(report),
         reasons=_reasons(report),
         failed=_failed(report),
-        failed_hint=report.failed_hint,
+        failed_hint=report.failed_hint(len(report.failed_cells)),
         notes=[*report.notes, *report.warnings],
     )
 
@@ -73,7 +73,7 @@ def _subtitle(report: Report) -> str:
         made["precision"],
         f"batch {made['batch']}",
         f"weights {made['weights']}",
-        f"mtembed {made['mtembed']}",
+        f"mtembed {made['mtembed']}" if made["mtembed"] else "",
         f"begun {made['started']}" if made["started"] else "",
         "finished" if report.finished else "not finished yet",
     ]
@@ -189,5 +189,5 @@ def _reasons(report: Report) -> Grid:
 
 
 def _failed(report: Report) -> Grid:
-    rows = [(one.shard, one.row, one.grid_cell, one.error) for one in report.failed_cells]
+    rows = [(one.shard, one.row, one.grid_cell or "-", one.error) for one in report.failed_cells]
     return Grid(("shard", "row group", "grid cell", "error"), rows, ("row group",))

@@ -99,10 +99,9 @@ class Report:
         """What the whole archive would take, as a sentence."""
         return self.projection.sentence(self.made_with["processes"])
 
-    @property
-    def failed_hint(self) -> str:
-        """Where all failed cells are listed, when some are not named here."""
-        more = self.failed - len(self.failed_cells)
+    def failed_hint(self, named: int) -> str:
+        """Where all failed cells are listed, when only the first ``named`` are named here."""
+        more = self.failed - min(named, len(self.failed_cells))
         return f"{counted(more)} more: see failures*.jsonl in the folder." if more > 0 else ""
 
     def name_of(self, use: WorkerUse) -> str:

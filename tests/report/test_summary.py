@@ -448,7 +448,7 @@ def test_failed_cells_are_named_in_both_views(tmp_path: Path) -> None:
     lost = [failure(row, 2, "band B04 is torn") for row in range(60, 95)]
     source, found = page_of(tmp_path, [*steady(60), *lost])
     assert [one.row_group for one in found.failed_cells] == list(range(60, 80))
-    assert "part_00001.parquet" in shown(found) and "15 cells more: see failures*.jsonl" in shown(found)
+    assert "part_00001.parquet" in shown(found) and "25 cells more: see failures*.jsonl" in shown(found)
     assert "part_00001.parquet" in source and "15 cells more" in source
 
 
