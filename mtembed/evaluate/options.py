@@ -1,0 +1,144 @@
+"""Everything that can be chosen about an evaluation, with the rules that a choice must keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, fields
+from typing import Any, Literal
+
+from mtembed.errors import UsageError
+
+Task = Literal["classification", "multilabel", "regression"]
+Probe = Literal["knn", "linear"]
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateOptions:
+    """The options of ``mtembed evaluate``.
+
+    Parameters
+    ----------
+    labels
+        File, folder or glob of labels: GeoParquet, GeoPackage, GeoJSON, CSV, Parquet or GeoTIFF.
+    column
+        The column that holds the label; several names, separated by commas, are one label each (multilabel).
+    task
+        What the labels are; auto decides by their values and says so.
+    split_column
+        Column with train and test (of the labels, or of the dataset).
+    group_column
+        Column whose values must not be on both sides of a split, besides grid cells.
+    folds
+        How rows are held out; blocks are scored in any case.
+    fold_count
+        Number of folds.
+    block_cells
+        Side of a block, in grid cells of 10 km.
+    probes
+        Which probes: knn, linear.
+    neighbours
+        Numbers of neighbours for kNN.
+    shots
+        Numbers of training labels (per class; in all for regression), or all.
+    draws
+        How often labels are drawn for each number of shots.
+    resamples
+        How often blocks are drawn for the 95 % intervals.
+    coverage
+        Least share of a fragment that polygons or valid raster pixels must cover.
+    nodata
+        Value of a label raster that is no label, where its file does not say.
+    max_labels
+        Labelled rows to use at most; more are sampled.
+    shards
+        Shards that the vectors were made from: adds band statistics, rcf and random weights as baselines.
+    save_probe
+        Write the probe, trained on all labelled rows, to this file.
+    seed
+        Start of all random numbers.
+    output
+        Folder of evaluation.json and evaluation.html.
+    fresh
+        Replace an earlier evaluation.
+    """
+
+    _: KW_ONLY
+    labels: str | None = None
+    column: str | None = None
+    task: Literal["auto", "classification", "multilabel", "regression"] = "auto"
+    split_column: str | None = None
+    group_column: str | None = None
+    folds: Literal["blocks", "cells", "random"] = "blocks"
+    fold_count: int = 5
+    block_cells: int = 10
+    probes: str = "knn,linear"
+    neighbours: str = "1,3,5,20"
+    shots: str = "1,10,100,all"
+    draws: int = 10
+    resamples: int = 1000
+    coverage: float = 0.8
+    nodata: float | None = None
+    max_labels: int = 20_000
+    shards: str | None = None
+    save_probe: str | None = None
+    seed: int = 0
+    output: str | None = None
+    fresh: bool = False
+
+    def __post_init__(self) -> None:
+        for name, ok, rule in self._rules():
+            if not ok:
+                raise UsageError(f"--{name} {getattr(self, name.replace('-', '_'))} is not possible: {rule}")
+        for given, needs in (("labels", "column"), ("save_probe", "column")):
+            if getattr(self, given) and not self.column and not (given == "labels" and self._is_raster()):
+                raise UsageError(f"--{given.replace('_', '-')} needs --{needs} NAME, the column that holds the label")
+
+    def _is_raster(self) -> bool:
+        return str(self.labels).lower().endswith((".tif", ".tiff"))
+
+    def _rules(self) -> list[tuple[str, bool, str]]:
+        probes = self.probe_names
+        return [
+            ("fold-count", self.fold_count >= 2, "choose 2 or more folds"),
+            ("block-cells", self.block_cells >= 1, "choose 1 or more grid cells"),
+            ("probes", bool(probes) and set(probes) <= {"knn", "linear"}, "choose from knn, linear"),
+            ("neighbours", _numbers(self.neighbours) is not None, "give whole numbers from 1, such as 1,5,20"),
+            ("shots", _numbers(self.shots, "all") is not None, "give whole numbers from 1, or all, such as 1,10,all"),
+            ("draws", self.draws >= 1, "choose 1 or more"),
+            ("resamples", self.resamples >= 20, "choose 20 or more"),
+            ("coverage", 0 < self.coverage <= 1, "choose a share above 0 and up to 1"),
+            ("max-labels", self.max_labels >= 10, "choose 10 or more rows"),
+            ("seed", 0 <= self.seed < 2**31, "choose a whole number from 0 below 2147483648"),
+        ]
+
+    @property
+    def probe_names(self) -> tuple[str, ...]:
+        return tuple(name.strip() for name in self.probes.split(",") if name.strip())
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(name.strip() for name in (self.column or "").split(",") if name.strip())
+
+    @property
+    def neighbour_counts(self) -> tuple[int, ...]:
+        return _numbers(self.neighbours) or ()
+
+    @property
+    def shot_counts(self) -> tuple[int, ...]:
+        """Numbers of shots without ``all``, which the scores themselves hold."""
+        return _numbers(self.shots, "all") or ()
+
+    def as_json(self, leave_out: Sequence[str] = ("output", "fresh", "save_probe")) -> Mapping[str, Any]:
+        """What an evaluation depends on; paths by their last part."""
+        found = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in leave_out}
+        for name in ("labels", "shards"):
+            found[name] = None if found[name] is None else str(found[name]).rstrip("/").rsplit("/", 1)[-1]
+        return found
+
+
+def _numbers(text: str, word: str | None = None) -> tuple[int, ...] | None:
+    """'1,5,20' -> (1, 5, 20), sorted; None where it is something else; ``word`` is left out."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names or not all(name.isdecimal() and int(name) > 0 for name in names if name != word):
+        return None
+    return tuple(sorted({int(name) for name in names if name != word}))
