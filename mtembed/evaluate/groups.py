@@ -7,7 +7,6 @@ blocks of 10 x 10 cells (about 100 km), are held out together.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -136,18 +135,24 @@ def _arranged(groups: Ints, classes: Ints | None, count: int, seed: int) -> Iter
 
     alone = len(np.unique(groups)) == len(groups)  # nothing holds rows together
     splitter: Any
+    if classes is not None:
+        classes = _common_enough(classes, count)
     if classes is None:
         splitter = (KFold if alone else GroupKFold)(count, shuffle=True, random_state=seed)
-    elif alone and np.bincount(classes).max() >= count:
+    elif alone:
         splitter = StratifiedKFold(count, shuffle=True, random_state=seed)
     else:
         splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # classes with fewer rows than folds: ``lacking`` tells
-        places = np.zeros(len(groups))
-        for train, test in splitter.split(places, classes, groups):
-            if len(test) and len(train):
-                yield Fold(np.asarray(train, np.int64), np.asarray(test, np.int64))
+    for train, test in splitter.split(np.zeros(len(groups)), classes, groups):
+        if len(test) and len(train):
+            yield Fold(np.asarray(train, np.int64), np.asarray(test, np.int64))
+
+
+def _common_enough(classes: Ints, count: int) -> Ints | None:
+    """Classes to spread evenly over ``count`` folds: those with fewer rows go with the largest; None if one is left."""
+    each = np.bincount(classes)
+    found = np.where(each[classes] < count, int(each.argmax()), classes)
+    return found if len(np.unique(found)) > 1 else None
 
 
 def inner_folds(groups: Ints, classes: Ints | None, seed: int, count: int = 3) -> tuple[Fold, ...]:

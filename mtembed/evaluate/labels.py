@@ -169,22 +169,23 @@ def _read_parquet(path: Path) -> DataFrame:
     arrow = pq.read_schema(path)
     columns = [name for name in arrow.names if name != "embedding"]
     if b"geo" in (arrow.metadata or {}):
-        return _in_degrees(gpd.read_parquet(path, columns=columns), path)
+        return _in_degrees(gpd.read_parquet(path, columns=columns))
     return pd.read_parquet(path, columns=columns)
 
 
 def _read_vector(path: Path) -> DataFrame:
     import geopandas as gpd
 
-    return _in_degrees(gpd.read_file(path), path)
+    return _in_degrees(gpd.read_file(path))
 
 
-def _in_degrees(frame: Any, path: Path) -> DataFrame:
+def _in_degrees(frame: Any) -> DataFrame:
     if frame.crs is not None and not frame.crs.equals("EPSG:4326"):
         frame = frame.to_crs("EPSG:4326")
     if frame.geometry.name != "geometry":
         frame = frame.rename_geometry("geometry")
-    return frame  # type: ignore[no-any-return]
+    found: DataFrame = frame
+    return found
 
 
 def _place(
@@ -210,7 +211,7 @@ def _shapes(frame: DataFrame, path: Path) -> npt.NDArray[Any] | None:
     if "geometry" in frame.columns:
         column = frame["geometry"].to_numpy(dtype=object)
         if all(shape is None or isinstance(shape, shapely.Geometry) for shape in column):
-            return column
+            return np.asarray(column, object)
         try:
             kind = shapely.from_wkb if all(isinstance(x, bytes) for x in column) else shapely.from_wkt
             return np.asarray(kind(column), object)

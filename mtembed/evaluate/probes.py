@@ -7,7 +7,9 @@ Scalers are fitted on the training rows.  The penalty is chosen by folds inside 
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,6 +29,18 @@ FIXED_RIDGE = 100.0
 MOST_STEPS = 300
 TOLERANCE = 1e-4
 WORSE = 2  # so many worse penalties in a row end the search
+
+
+@contextlib.contextmanager
+def calm() -> Iterator[None]:
+    """One thread of arithmetic (more of them only wait for each other where folds already run side by side), and no
+    warning that a weak penalty did not converge in ``MOST_STEPS``.  For the whole process: enter it before threads."""
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +149,19 @@ def linear(vectors: FloatArray, target: Target, groups: Ints, seed: int, penalty
     return Linear(target.task, scaler, weights, bias, c)
 
 
+def few(vectors: FloatArray, target: Target) -> Linear:
+    """A linear probe on a handful of rows: C = 1, or the ridge of least leave-one-out error."""
+    if target.task != "regression":
+        return linear(vectors, target, np.arange(len(vectors)), 0, FIXED_C)
+    alpha = FIXED_RIDGE
+    if len(vectors) >= 3 and np.ptp(target.values) > 0:
+        from sklearn.linear_model import RidgeCV
+
+        scaled = Scaler.fitted(vectors)(vectors).astype(np.float64)
+        alpha = float(RidgeCV(RIDGE_PENALTIES).fit(scaled, target.values).alpha_)
+    return linear(vectors, target, np.arange(len(vectors)), 0, alpha)
+
+
 # -- ridge ----------------------------------------------------------------------------------------------------------
 
 
@@ -178,14 +205,6 @@ def _model(c: float) -> Any:
     return LogisticRegression(C=c, max_iter=MOST_STEPS, tol=TOLERANCE, warm_start=True)
 
 
-def _fit(model: Any, vectors: FloatArray, values: Ints) -> None:
-    from sklearn.exceptions import ConvergenceWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(vectors, values)
-
-
 def _logistic_fit(vectors: FloatArray, target: Target, c: float) -> tuple[Floats, Floats]:
     """Weights [D, K] and bias [K]; a class that the rows do not hold is never chosen."""
     if target.task == "multilabel":
@@ -197,7 +216,7 @@ def _logistic_fit(vectors: FloatArray, target: Target, c: float) -> tuple[Floats
         bias[present] = 0.0
         return weights, bias
     model = _model(c)
-    _fit(model, vectors, target.values)
+    model.fit(vectors, target.values)
     if len(present) == 2:  # one column of weights, for the second class
         weights[:, present[1]] = model.coef_[0]
         bias[present] = 0.0, float(model.intercept_[0])
@@ -212,7 +231,7 @@ def _two_sided(vectors: FloatArray, column: Floats, c: float) -> tuple[Floats, f
     if share in (0.0, 1.0):
         return np.zeros(vectors.shape[1]), 20.0 * (2 * share - 1)
     model = _model(c)
-    _fit(model, vectors, column.astype(np.int64))
+    model.fit(vectors, column.astype(np.int64))
     return np.asarray(model.coef_[0], np.float64), float(model.intercept_[0])
 
 
@@ -252,7 +271,7 @@ class _Search:
     def loss(self, c: float) -> float:
         """Summed log loss of the held-out rows, a share of at least 1e-6 for each class."""
         self._model.set_params(C=c)
-        _fit(self._model, self._train, self._values)
+        self._model.fit(self._train, self._values)
         shares = self._model.predict_proba(self._test)
         place = np.searchsorted(self._model.classes_, self._wanted)
         place = np.minimum(place, len(self._model.classes_) - 1)

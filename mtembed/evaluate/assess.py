@@ -1,0 +1,65 @@
+"""One dataset against its labels: rows, splits, features, predictions of held-out rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mtembed.dataset.reader import EmbeddingDataset
+from mtembed.evaluate.join import Tick
+from mtembed.evaluate.labelled import Labelled, labelled
+from mtembed.evaluate.metrics import confusion
+from mtembed.evaluate.options import EvaluateOptions
+from mtembed.evaluate.scoring import EMBEDDING, Features, Outcome, Shots, few_shots, outcomes
+from mtembed.evaluate.splits import Plan, plan
+
+FEW_SHOT_FEATURES = (EMBEDDING, "latlon")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Assessed:
+    """A dataset's plan, the outcome of every probe, and the few-shot scores."""
+
+    dataset: str
+    plan: Plan
+    outcomes: list[Outcome]
+    shots: list[Shots]
+
+    def find(self, features: str, probe: str, split: str | None = None) -> Outcome | None:
+        """Of the main split where none is named."""
+        split = split or self.plan.splits[0].name
+        return next((o for o in self.outcomes if (o.features, o.probe, o.split) == (features, probe, split)), None)
+
+    def confusions(self) -> dict[str, list[list[int]]]:
+        """Of each probe on the embedding, over the main split's held-out rows."""
+        target = self.plan.rows.target
+        if target.task != "classification":
+            return {}
+        return {
+            o.probe: confusion(target.values[o.test], o.predicted.argmax(axis=1), len(target.classes)).tolist()
+            for o in self.outcomes
+            if o.features == EMBEDDING and o.split == self.plan.splits[0].name
+        }
+
+
+def assess(dataset: EmbeddingDataset, options: EvaluateOptions, tick: Tick, extra: Sequence[Features] = ()) -> Assessed:
+    """Raises UsageError where labels cannot be used."""
+    planned = plan(labelled(dataset, options, tick), options)
+    features = [*baselines(planned.rows), *extra]
+    found = outcomes(planned, features, options, tick)
+    few = [one for one in features if one.name in FEW_SHOT_FEATURES]
+    return Assessed(dataset.name, planned, found, few_shots(planned, few, options, tick))
+
+
+def baselines(rows: Labelled) -> list[Features]:
+    """The embedding, and what it must be better than."""
+    place = np.stack([rows.lat, rows.lon], axis=1).astype(np.float32)
+    constant = "majority" if rows.target.task == "classification" else "mean"
+    return [
+        Features(EMBEDDING, rows.vectors),
+        Features(constant, None),
+        Features("latlon", place),
+        Features("permuted", rows.vectors, permuted=True),
+    ]
