@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mtembed.errors import MtembedError
+    from mtembed.evaluate.evaluate import evaluate
+    from mtembed.evaluate.result import Evaluation
     from mtembed.run.embed import embed
     from mtembed.types import RunSummary
 
@@ -22,9 +24,15 @@ _CHECKOUT = Path(__file__).resolve().parent.parent
 if (_CHECKOUT / "setup.cfg").is_file() and (_CHECKOUT / "kernels").is_dir():
     __path__.append(str(_CHECKOUT))
 
-__all__ = ["MtembedError", "RunSummary", "__version__", "embed"]
+__all__ = ["Evaluation", "MtembedError", "RunSummary", "__version__", "embed", "evaluate"]
 
-_HOMES = {"MtembedError": "mtembed.errors", "RunSummary": "mtembed.types", "embed": "mtembed.run.embed"}
+_HOMES = {
+    "Evaluation": "mtembed.evaluate.result",
+    "MtembedError": "mtembed.errors",
+    "RunSummary": "mtembed.types",
+    "embed": "mtembed.run.embed",
+    "evaluate": "mtembed.evaluate.evaluate",
+}
 
 
 def __getattr__(name: str) -> Any:

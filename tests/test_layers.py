@@ -164,7 +164,9 @@ def test_only_the_device_stage_imports_torch() -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("light", ["archive", "check", "cli", "dataset", "evaluate", "geo", "maps", "models", "report", "run"])
+@pytest.mark.parametrize(
+    "light", ["archive", "check", "cli", "dataset", "evaluate", "geo", "maps", "models", "report", "run"]
+)
 def test_light_rooms_load_no_torch(light: str) -> None:
     """Every file of the room is imported in a fresh process, but the one in ``models`` that is made of torch."""
     names = [name for name in MODULES if room(name) == light and name != "mtembed.models.networks"]

@@ -14,7 +14,7 @@ from tests.tools.shards import make_shard
 
 
 def test_the_public_names() -> None:
-    assert mtembed.__all__ == ["MtembedError", "RunSummary", "__version__", "embed"]
+    assert mtembed.__all__ == ["Evaluation", "MtembedError", "RunSummary", "__version__", "embed", "evaluate"]
     assert set(mtembed.__all__) <= set(dir(mtembed))
     assert issubclass(mtembed.MtembedError, Exception)
     assert callable(mtembed.embed) and mtembed.RunSummary.__name__ == "RunSummary"

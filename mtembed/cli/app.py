@@ -36,6 +36,7 @@ COMMANDS = {
     "inspect": "Say what is in shards (encodings, nodata, models that fit) or in embeddings (origin, health).",
     "report": "Say what a run cost, where its time went and what limited it; also of an unfinished run.",
     "verify": "Read a finished dataset back and check every file and every row.",
+    "evaluate": "Score embeddings with frozen probes against labels; without labels say how they are.",
 }
 USAGE = 2
 NO_TEMPORARY = "there is no folder for temporary files: set TMPDIR to one that can be written"

@@ -11,8 +11,8 @@ from mtembed.dataset.reader import EmbeddingDataset
 from mtembed.evaluate.join import Tick
 from mtembed.evaluate.labelled import Labelled, labelled
 from mtembed.evaluate.metrics import confusion
-from mtembed.evaluate.options import EvaluateOptions
-from mtembed.evaluate.scoring import EMBEDDING, Features, Outcome, Shots, few_shots, outcomes
+from mtembed.evaluate.options import EMBEDDING, EvaluateOptions
+from mtembed.evaluate.scoring import Features, Outcome, Shots, few_shots, outcomes
 from mtembed.evaluate.splits import Plan, plan
 
 FEW_SHOT_FEATURES = (EMBEDDING, "latlon")

@@ -143,7 +143,7 @@ def _arranged(groups: Ints, classes: Ints | None, count: int, seed: int) -> Iter
         splitter = StratifiedKFold(count, shuffle=True, random_state=seed)
     else:
         splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-    for train, test in splitter.split(np.zeros(len(groups)), classes, groups):
+    for train, test in splitter.split(np.zeros(len(groups)), classes, None if alone else groups):
         if len(test) and len(train):
             yield Fold(np.asarray(train, np.int64), np.asarray(test, np.int64))
 

@@ -16,7 +16,7 @@ from mtembed.evaluate.groups import Floats, Ints, Places
 from mtembed.evaluate.join import Joined, Tick
 from mtembed.evaluate.labels import PRESENT, Mixture
 from mtembed.evaluate.options import EvaluateOptions
-from mtembed.evaluate.target import Target, Wanted, decide, encode
+from mtembed.evaluate.target import Target, Wanted, decide, encode, parts
 from mtembed.types import FloatArray
 
 OVERSAMPLED = 2.0  # candidates for polygons and rasters per row that may be used: some turn out without a label
@@ -107,10 +107,10 @@ def settled(mixtures: Sequence[Mixture], wanted: Wanted, column: str) -> list[An
     """One label a row: the largest value, the mean, or every value with a share of at least ``PRESENT``."""
     largest = [_largest(mixture) for mixture in mixtures]
     task, _ = decide(largest, wanted, column)
-    if task == "multilabel" and not isinstance(largest[0], (list, tuple, np.ndarray, str)):
+    if task == "multilabel":
         return [
-            [value for value, share in zip(mixture.values, mixture.shares, strict=True) if share >= PRESENT]
-            for mixture in mixtures
+            sorted(set().union(*(parts(v) for v, s in zip(one.values, one.shares, strict=True) if s >= PRESENT)))
+            for one in mixtures
         ]
     return [_mean(mixture) for mixture in mixtures] if task == "regression" else largest
 
@@ -141,6 +141,8 @@ def _joined(dataset: EmbeddingDataset, options: EvaluateOptions, tick: Tick) -> 
     chosen = thinning(dataset, int(OVERSAMPLED * options.max_labels), options.seed)
     if labels.is_raster(paths):
         return join_raster.by_raster(dataset, paths, options, chosen, tick)
+    if not options.columns:
+        raise UsageError(f"{paths[0].name} is a table: name the column that holds the label with --column")
     table = labels.read_table(paths[0], options, dataset.columns)
     if table.kind == "keys":
         return join.by_key(dataset, table, tick)

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from mtembed.errors import UsageError
 
 Task = Literal["classification", "multilabel", "regression"]
-Probe = Literal["knn", "linear"]
+EMBEDDING = "embedding"  # the features of the dataset itself
+CONSTANT = "constant"  # the probe that sees nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +90,9 @@ class EvaluateOptions:
         for name, ok, rule in self._rules():
             if not ok:
                 raise UsageError(f"--{name} {getattr(self, name.replace('-', '_'))} is not possible: {rule}")
-        for given, needs in (("labels", "column"), ("save_probe", "column")):
-            if getattr(self, given) and not self.column and not (given == "labels" and self._is_raster()):
-                raise UsageError(f"--{given.replace('_', '-')} needs --{needs} NAME, the column that holds the label")
-
-    def _is_raster(self) -> bool:
-        return str(self.labels).lower().endswith((".tif", ".tiff"))
+        for name in ("split_column", "group_column", "save_probe"):
+            if getattr(self, name) and not self.labels and not self.column:
+                raise UsageError(f"--{name.replace('_', '-')} needs labels: name them with --labels or --column")
 
     def _rules(self) -> list[tuple[str, bool, str]]:
         probes = self.probe_names

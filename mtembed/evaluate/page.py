@@ -12,8 +12,9 @@ import numpy as np
 from mtembed.evaluate import svg, words
 from mtembed.evaluate.assess import Assessed
 from mtembed.evaluate.metrics import LOWER_IS_BETTER, METRICS, interval
+from mtembed.evaluate.options import CONSTANT, EMBEDDING
 from mtembed.evaluate.result import Evaluation, versions
-from mtembed.evaluate.scoring import CONSTANT, EMBEDDING, Outcome
+from mtembed.evaluate.scoring import Outcome
 from mtembed.evaluate.words import number
 
 MOST_CLASSES = 30  # in a confusion table

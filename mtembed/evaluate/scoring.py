@@ -14,14 +14,12 @@ from mtembed.evaluate import probes
 from mtembed.evaluate.groups import Fold, Split
 from mtembed.evaluate.join import Tick
 from mtembed.evaluate.metrics import METRICS, Blocks, Floats, distributions, interval
-from mtembed.evaluate.options import EvaluateOptions
+from mtembed.evaluate.options import CONSTANT, EMBEDDING, EvaluateOptions
 from mtembed.evaluate.splits import Plan
 from mtembed.evaluate.target import Target
 from mtembed.machine import cores
 from mtembed.types import FloatArray
 
-EMBEDDING = "embedding"
-CONSTANT = "constant"
 MAIN_NEIGHBOURS = 5
 
 
@@ -128,6 +126,9 @@ def _probed(
     assert features.vectors is not None
     train, test = features.vectors[fold.train], features.vectors[fold.test]
     whole = features.name == EMBEDDING
+    if "linear" in options.probe_names:
+        line = probes.linear(train, known, groups, options.seed)
+        yield Prediction("linear", line(test), line.penalty)
     if "knn" in options.probe_names:
         counts = options.neighbour_counts if whole else (main_neighbours(options),)
         near = probes.neighbours(train, known, counts[-1])
@@ -136,9 +137,6 @@ def _probed(
         if whole:
             for k, values in replace(near, metric="cosine").each(test, counts).items():
                 yield Prediction(f"knn-{k}-cosine", values)
-    if "linear" in options.probe_names:
-        line = probes.linear(train, known, groups, options.seed)
-        yield Prediction("linear", line(test), line.penalty)
 
 
 def main_neighbours(options: EvaluateOptions) -> int:

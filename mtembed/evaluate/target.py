@@ -41,10 +41,10 @@ class Target:
 
 
 def is_missing(value: object) -> bool:
-    """None, NaN, an empty text, an empty list."""
-    if value is None or (isinstance(value, float) and value != value):
-        return True
-    return isinstance(value, (str, list, tuple, np.ndarray)) and len(value) == 0
+    """None, NaN, an empty text; an empty list says that there is no label, which is one too."""
+    return (
+        value is None or value == "" if isinstance(value, str | None) else isinstance(value, float) and value != value
+    )
 
 
 def decide(values: Sequence[Any], wanted: Wanted, column: str) -> tuple[Task, str]:
@@ -105,9 +105,7 @@ def encode(values: Sequence[Any], wanted: Wanted, column: str) -> Target:
 
 
 def _several(values: Sequence[Any], reason: str, column: str) -> Target:
-    sets = [
-        set(map(_name, value)) if isinstance(value, (list, tuple, np.ndarray)) else _parts(value) for value in values
-    ]
+    sets = [parts(value) for value in values]
     classes = tuple(sorted(set().union(*sets), key=_class_order))
     table = np.array([[name in present for name in classes] for present in sets], np.float64)
     some = table.min(axis=0) != table.max(axis=0) if len(table) else np.zeros(0, bool)
@@ -116,9 +114,11 @@ def _several(values: Sequence[Any], reason: str, column: str) -> Target:
     return Target("multilabel", reason, table[:, some], tuple(np.array(classes, object)[some]))
 
 
-def _parts(value: Any) -> set[str]:
-    """'forest; water' -> {'forest', 'water'}."""
-    return {part.strip() for part in str(value).replace("|", ";").split(";") if part.strip()}
+def parts(value: Any) -> set[str]:
+    """Names of classes in a list, or in a text such as 'forest; water'; a number is a class of its own."""
+    if isinstance(value, (list, tuple, set, np.ndarray)):
+        return set(map(_name, value))
+    return {part.strip() for part in _name(value).replace("|", ";").split(";") if part.strip()}
 
 
 def _name(value: Any) -> str:

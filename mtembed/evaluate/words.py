@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from mtembed.evaluate.metrics import LOWER_IS_BETTER, METRICS, interval
-from mtembed.evaluate.options import EvaluateOptions
-from mtembed.evaluate.scoring import CONSTANT, EMBEDDING, Outcome, main_neighbours
+from mtembed.evaluate.options import CONSTANT, EMBEDDING, EvaluateOptions
+from mtembed.evaluate.scoring import Outcome, main_neighbours
 from mtembed.evaluate.splits import Plan
 
 METRIC = {
@@ -44,10 +44,10 @@ GAP = 0.05  # between a random and a blocked score: from here on it is a finding
 
 
 def probe(name: str) -> str:
-    """'kNN, k = 5, cosine', 'linear probe', or '' where there is none."""
+    """'kNN probe (k = 5, cosine)', 'linear probe', or '' where there is none."""
     if name.startswith("knn-"):
         k, *metric = name.removeprefix("knn-").split("-")
-        return ", ".join((f"kNN, k = {k}", *metric))
+        return f"kNN probe ({', '.join((f'k = {k}', *metric))})"
     return "" if name == CONSTANT else f"{name} probe"
 
 
