@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mtembed.errors import MtembedError
-    from mtembed.evaluate.evaluate import evaluate
-    from mtembed.evaluate.result import Evaluation
+    from mtembed.evaluation.evaluate import evaluate
+    from mtembed.evaluation.result import Evaluation
     from mtembed.run.embed import embed
     from mtembed.types import RunSummary
 
@@ -27,11 +27,11 @@ if (_CHECKOUT / "setup.cfg").is_file() and (_CHECKOUT / "kernels").is_dir():
 __all__ = ["Evaluation", "MtembedError", "RunSummary", "__version__", "embed", "evaluate"]
 
 _HOMES = {
-    "Evaluation": "mtembed.evaluate.result",
+    "Evaluation": "mtembed.evaluation.result",
     "MtembedError": "mtembed.errors",
     "RunSummary": "mtembed.types",
     "embed": "mtembed.run.embed",
-    "evaluate": "mtembed.evaluate.evaluate",
+    "evaluate": "mtembed.evaluation.evaluate",
 }
 
 

@@ -21,7 +21,7 @@ FLOORS = (
     ("sources", "machine", "config", "ring", "messages", "parquet", "geo", "kernels"),
     ("archive", "models"),
     ("engine", "dataset"),
-    ("run", "report", "check", "maps", "evaluate"),
+    ("run", "report", "check", "maps", "evaluation"),
     ("cli",),
 )
 """From the ground up.  A file imports its own room, or a lower floor; rooms of one floor never import each other.
@@ -165,7 +165,7 @@ def test_only_the_device_stage_imports_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "light", ["archive", "check", "cli", "dataset", "evaluate", "geo", "maps", "models", "report", "run"]
+    "light", ["archive", "check", "cli", "dataset", "evaluation", "geo", "maps", "models", "report", "run"]
 )
 def test_light_rooms_load_no_torch(light: str) -> None:
     """Every file of the room is imported in a fresh process, but the one in ``models`` that is made of torch."""

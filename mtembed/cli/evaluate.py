@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from mtembed.cli.options import SPEECH, Talk
-from mtembed.evaluate.options import EvaluateOptions
+from mtembed.evaluation.options import EvaluateOptions
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
 
-    from mtembed.evaluate.result import Evaluation
+    from mtembed.evaluation.result import Evaluation
 
 HEALTH = (
     ("not finite", "not_finite"),
@@ -35,7 +35,7 @@ def evaluate(
 ) -> int:
     """Score embeddings with frozen probes against labels; without labels say how they are."""
     from mtembed.cli.stages import stages
-    from mtembed.evaluate.evaluate import default_output, run
+    from mtembed.evaluation.evaluate import default_output, run
 
     chosen = options or EvaluateOptions()
     if chosen.output is None:
@@ -62,9 +62,9 @@ def view(found: Evaluation) -> Group:
 
 def _scores(found: Evaluation, dataset: str, split: str) -> Any:
     from mtembed.cli.tables import Columns
-    from mtembed.evaluate import words
-    from mtembed.evaluate.metrics import METRICS
-    from mtembed.evaluate.options import CONSTANT, EMBEDDING
+    from mtembed.evaluation import words
+    from mtembed.evaluation.metrics import METRICS
+    from mtembed.evaluation.options import CONSTANT, EMBEDDING
 
     first, second, *_ = METRICS[found.task]
     mine = {(s.features, s.probe, s.metric): s for name, s in found.scores if name == dataset and s.split == split}
@@ -85,7 +85,7 @@ def _scores(found: Evaluation, dataset: str, split: str) -> Any:
 
 
 def _number(value: float) -> str:
-    from mtembed.evaluate.words import number
+    from mtembed.evaluation.words import number
 
     return number(value)
 

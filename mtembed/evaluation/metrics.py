@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mtembed.evaluate.options import Task
+from mtembed.evaluation.options import Task
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -11,8 +11,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 
-from mtembed.evaluate import probes
-from mtembed.evaluate.target import Target, encode
+from mtembed.evaluation import probes
+from mtembed.evaluation.target import Target, encode
 
 
 @pytest.fixture(autouse=True)

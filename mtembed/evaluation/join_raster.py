@@ -18,10 +18,10 @@ from rasterio.windows import Window
 
 from mtembed.dataset.reader import EmbeddingDataset
 from mtembed.errors import UsageError
-from mtembed.evaluate.join import Ints, Joined, Tick, footprints, place_columns, streamed
-from mtembed.evaluate.labels import Mixture
-from mtembed.evaluate.options import EvaluateOptions
-from mtembed.evaluate.target import MOST_CLASSES
+from mtembed.evaluation.join import Ints, Joined, Tick, footprints, place_columns, streamed
+from mtembed.evaluation.labels import Mixture
+from mtembed.evaluation.options import EvaluateOptions
+from mtembed.evaluation.target import MOST_CLASSES
 from mtembed.parquet import first_line
 
 MOST_PIXELS = 256  # a side of a footprint; larger ones are read at every 2nd, 3rd, ... pixel

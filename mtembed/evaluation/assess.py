@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from mtembed.dataset.reader import EmbeddingDataset
-from mtembed.evaluate.join import Tick
-from mtembed.evaluate.labelled import Labelled, labelled
-from mtembed.evaluate.metrics import confusion
-from mtembed.evaluate.options import EMBEDDING, EvaluateOptions
-from mtembed.evaluate.scoring import Features, Outcome, Shots, few_shots, outcomes
-from mtembed.evaluate.splits import Plan, plan
+from mtembed.evaluation.join import Tick
+from mtembed.evaluation.labelled import Labelled, labelled
+from mtembed.evaluation.metrics import confusion
+from mtembed.evaluation.options import EMBEDDING, EvaluateOptions
+from mtembed.evaluation.scoring import Features, Outcome, Shots, few_shots, outcomes
+from mtembed.evaluation.splits import Plan, plan
 
 FEW_SHOT_FEATURES = (EMBEDDING, "latlon")
 

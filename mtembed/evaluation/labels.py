@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mtembed.errors import UsageError
-from mtembed.evaluate.options import EvaluateOptions
-from mtembed.evaluate.target import is_missing
+from mtembed.evaluation.options import EvaluateOptions
+from mtembed.evaluation.target import is_missing
 from mtembed.parquet import first_line
 
 if TYPE_CHECKING:

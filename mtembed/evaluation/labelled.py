@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from mtembed.dataset.reader import EmbeddingDataset
 from mtembed.errors import UsageError
-from mtembed.evaluate import join, join_raster, labels
-from mtembed.evaluate.groups import Floats, Ints, Places
-from mtembed.evaluate.join import Joined, Tick
-from mtembed.evaluate.labels import PRESENT, Mixture
-from mtembed.evaluate.options import EvaluateOptions
-from mtembed.evaluate.target import Target, Wanted, decide, encode, parts
+from mtembed.evaluation import join, join_raster, labels
+from mtembed.evaluation.groups import Floats, Ints, Places
+from mtembed.evaluation.join import Joined, Tick
+from mtembed.evaluation.labels import PRESENT, Mixture
+from mtembed.evaluation.options import EvaluateOptions
+from mtembed.evaluation.target import Target, Wanted, decide, encode, parts
 from mtembed.types import FloatArray
 
 OVERSAMPLED = 2.0  # candidates for polygons and rasters per row that may be used: some turn out without a label

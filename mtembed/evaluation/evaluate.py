@@ -9,12 +9,12 @@ from typing import Any
 
 from mtembed.dataset.files import Name
 from mtembed.dataset.reader import EmbeddingDataset, open_dataset
-from mtembed.evaluate import agreement, health, labels, output, page, probes, words
-from mtembed.evaluate.assess import Assessed, assess
-from mtembed.evaluate.join import Tick
-from mtembed.evaluate.options import EvaluateOptions
-from mtembed.evaluate.result import Evaluation, rounded
-from mtembed.evaluate.splits import counts
+from mtembed.evaluation import agreement, health, labels, output, page, probes, words
+from mtembed.evaluation.assess import Assessed, assess
+from mtembed.evaluation.join import Tick
+from mtembed.evaluation.options import EvaluateOptions
+from mtembed.evaluation.result import Evaluation, rounded
+from mtembed.evaluation.splits import counts
 
 JSON_NAME = "evaluation.json"
 PAGE_NAME = "evaluation.html"

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mtembed.dataset.reader import EmbeddingBatch, EmbeddingDataset
-from mtembed.evaluate import geometry
-from mtembed.evaluate.groups import Floats, Ints
-from mtembed.evaluate.join import Tick
-from mtembed.evaluate.labelled import centres, priority
+from mtembed.evaluation import geometry
+from mtembed.evaluation.groups import Floats, Ints
+from mtembed.evaluation.join import Tick
+from mtembed.evaluation.labelled import centres, priority
 from mtembed.types import FloatArray
 
 MOST_PAIRS = 5_000

@@ -14,9 +14,9 @@ from sklearn.linear_model import RidgeCV
 from sklearn.metrics import balanced_accuracy_score, r2_score, root_mean_squared_error
 
 from mtembed.dataset.reader import open_dataset
-from mtembed.evaluate import agreement, geometry, health, probes
-from mtembed.evaluate.groups import folds_of
-from mtembed.evaluate.target import Target, encode
+from mtembed.evaluation import agreement, geometry, health, probes
+from mtembed.evaluation.groups import folds_of
+from mtembed.evaluation.target import Target, encode
 
 Ints = npt.NDArray[np.int64]
 

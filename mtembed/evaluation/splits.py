@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mtembed.errors import UsageError
-from mtembed.evaluate.groups import Fold, Ints, Split, folds_of, joined, lacking
-from mtembed.evaluate.labelled import Labelled
-from mtembed.evaluate.options import EvaluateOptions
+from mtembed.evaluation.groups import Fold, Ints, Split, folds_of, joined, lacking
+from mtembed.evaluation.labelled import Labelled
+from mtembed.evaluation.options import EvaluateOptions
 
 TRAIN = frozenset({"train", "training", "val", "valid", "validation", "dev"})
 TEST = frozenset({"test", "testing"})

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from sklearn import metrics as theirs
 
-from mtembed.evaluate.metrics import Blocks, confusion, distributions, interval
+from mtembed.evaluation.metrics import Blocks, confusion, distributions, interval
 
 
 def blocks_of(rng: np.random.Generator, rows: int, count: int = 7) -> Blocks:

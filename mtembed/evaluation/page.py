@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from mtembed.evaluate import svg, words
-from mtembed.evaluate.assess import Assessed
-from mtembed.evaluate.metrics import LOWER_IS_BETTER, METRICS, interval
-from mtembed.evaluate.options import CONSTANT, EMBEDDING
-from mtembed.evaluate.result import Evaluation, versions
-from mtembed.evaluate.scoring import Outcome
-from mtembed.evaluate.words import number
+from mtembed.evaluation import svg, words
+from mtembed.evaluation.assess import Assessed
+from mtembed.evaluation.metrics import LOWER_IS_BETTER, METRICS, interval
+from mtembed.evaluation.options import CONSTANT, EMBEDDING
+from mtembed.evaluation.result import Evaluation, versions
+from mtembed.evaluation.scoring import Outcome
+from mtembed.evaluation.words import number
 
 MOST_CLASSES = 30  # in a confusion table
 LEAST_SHOWN = -1.0  # R2 and correlations below it are drawn at the edge
@@ -52,7 +52,7 @@ def page(found: Evaluation, assessed: Sequence[Assessed]) -> str:
     from jinja2 import Environment
     from markupsafe import Markup
 
-    room = files("mtembed.evaluate")
+    room = files("mtembed.evaluation")
     environment = Environment(autoescape=True, trim_blocks=True)
     template = environment.from_string(room.joinpath("page.html").read_text(encoding="utf-8"))
     several = len(found.datasets) > 1

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtembed.evaluate import geometry
+from mtembed.evaluation import geometry
 
 
 @settings(max_examples=25, deadline=None)

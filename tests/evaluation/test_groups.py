@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtembed.evaluate.groups import Places, folds_of, joined, lacking
+from mtembed.evaluation.groups import Places, folds_of, joined, lacking
 from mtembed.geo.grid import grid_centre
 
 places = st.tuples(st.integers(-900, 900), st.integers(-1500, 1500))

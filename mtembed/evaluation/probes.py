@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from mtembed.evaluate.groups import Fold, Ints, inner_folds
-from mtembed.evaluate.target import Target
+from mtembed.evaluation.groups import Fold, Ints, inner_folds
+from mtembed.evaluation.target import Target
 from mtembed.types import FloatArray
 
 Floats = npt.NDArray[np.float64]

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from mtembed.evaluate.metrics import LOWER_IS_BETTER, METRICS, interval
-from mtembed.evaluate.options import CONSTANT, EMBEDDING, EvaluateOptions
-from mtembed.evaluate.scoring import Outcome, main_neighbours
-from mtembed.evaluate.splits import Plan
+from mtembed.evaluation.metrics import LOWER_IS_BETTER, METRICS, interval
+from mtembed.evaluation.options import CONSTANT, EMBEDDING, EvaluateOptions
+from mtembed.evaluation.scoring import Outcome, main_neighbours
+from mtembed.evaluation.splits import Plan
 
 METRIC = {
     "balanced_accuracy": "balanced accuracy",

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtembed.errors import UsageError
-from mtembed.evaluate.options import Task
+from mtembed.evaluation.options import Task
 
 MOST_CLASSES = 50  # whole numbers with more different values are taken as measurements
 Wanted = Literal["auto", "classification", "multilabel", "regression"]

@@ -15,8 +15,8 @@ from affine import Affine
 
 from mtembed.dataset.reader import open_dataset
 from mtembed.errors import UsageError
-from mtembed.evaluate.labelled import Labelled, labelled
-from mtembed.evaluate.options import EvaluateOptions
+from mtembed.evaluation.labelled import Labelled, labelled
+from mtembed.evaluation.options import EvaluateOptions
 from tests.tools.labels import Known, cell_names, known_dataset, with_columns
 
 
@@ -213,7 +213,7 @@ def test_own_columns_several_columns_and_lists(known: Known, tmp_path: Path) -> 
      ([["a"], ["b", "a"]], "multilabel")],
 )  # fmt: skip
 def test_the_task_is_decided_by_the_values(values: list[Any], task: str) -> None:
-    from mtembed.evaluate.target import decide
+    from mtembed.evaluation.target import decide
 
     assert decide(values, "auto", "y")[0] == task
 
@@ -293,8 +293,8 @@ def test_a_raster_without_crs_or_content_is_refused(known: Known, tmp_path: Path
 def test_labels_need_a_column_and_options_keep_their_rules(known: Known, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"1.csv is a table: name the column"):
         join(known, labels=csv(tmp_path / "1.csv", lat=[1.0], lon=[1.0]))
-    with pytest.raises(UsageError, match="--save-probe needs labels"):
-        EvaluateOptions(save_probe="probe")
+    with pytest.raises(UsageError, match="--group-column needs labels"):
+        EvaluateOptions(group_column="site")
     for wrong in ({"fold_count": 1}, {"probes": "forest"}, {"shots": "few"}, {"neighbours": "0"}, {"coverage": 0.0}):
         with pytest.raises(UsageError, match="is not possible"):
             EvaluateOptions(**wrong)  # type: ignore[arg-type]

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mtembed.evaluate import probes
-from mtembed.evaluate.groups import Fold, Split
-from mtembed.evaluate.join import Tick
-from mtembed.evaluate.metrics import METRICS, Blocks, Floats, distributions, interval
-from mtembed.evaluate.options import CONSTANT, EMBEDDING, EvaluateOptions
-from mtembed.evaluate.splits import Plan
-from mtembed.evaluate.target import Target
+from mtembed.evaluation import probes
+from mtembed.evaluation.groups import Fold, Split
+from mtembed.evaluation.join import Tick
+from mtembed.evaluation.metrics import METRICS, Blocks, Floats, distributions, interval
+from mtembed.evaluation.options import CONSTANT, EMBEDDING, EvaluateOptions
+from mtembed.evaluation.splits import Plan
+from mtembed.evaluation.target import Target
 from mtembed.machine import cores
 from mtembed.types import FloatArray
 
@@ -25,11 +25,18 @@ MAIN_NEIGHBOURS = 5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
-    """What a probe sees: float32 [n, D]; ``permuted``: labels of training rows are shuffled; None: sees nothing."""
+    """What a probe sees: float32 [n, D], or None for nothing; ``permuted``: all labels are shuffled, also those that
+    predictions are scored against, so that what is expected is exactly chance."""
 
     name: str
     vectors: FloatArray | None
     permuted: bool = False
+
+    def target(self, whole: Target, seed: int) -> Target:
+        """The labels of all rows that probes of these features learn, and are scored by."""
+        if not self.permuted:
+            return whole
+        return whole.rows(np.random.default_rng([seed, 23]).permutation(len(whole.values)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,7 @@ def outcomes(plan: Plan, features: Sequence[Features], options: EvaluateOptions,
     for split in plan.splits:
         for one in features:
             mine = [said for job, said in zip(jobs, predicted, strict=True) if job[0] is split and job[1] is one]
-            found += _together(plan, split, one.name, mine, options)
+            found += _together(plan, split, one, mine, options)
     return found
 
 
@@ -110,14 +117,10 @@ def side_by_side(work: Sequence[Callable[[], Any]], stage: str, tick: Tick) -> l
 
 def _fold(plan: Plan, split: Split, features: Features, number: int, options: EvaluateOptions) -> list[Prediction]:
     """Every probe trained on a fold's training rows, asked about its test rows."""
-    fold, target = split.folds[number], plan.rows.target
+    fold, target = split.folds[number], features.target(plan.rows.target, options.seed)
     if features.vectors is None:
         return [Prediction(CONSTANT, _constant(target.rows(fold.train), len(fold.test)))]
-    known = target.rows(fold.train)
-    if features.permuted:
-        order = np.random.default_rng([options.seed, 23, number]).permutation(len(known.values))
-        known = replace(known, values=known.values[order])
-    return list(_probed(features, fold, known, split.groups[fold.train], options))
+    return list(_probed(features, fold, target.rows(fold.train), split.groups[fold.train], options))
 
 
 def _probed(
@@ -155,24 +158,26 @@ def _constant(known: Target, count: int) -> Floats:
 
 
 def _together(
-    plan: Plan, split: Split, name: str, folds: Sequence[Sequence[Prediction]], options: EvaluateOptions
+    plan: Plan, split: Split, features: Features, folds: Sequence[Sequence[Prediction]], options: EvaluateOptions
 ) -> Iterator[Outcome]:
     """Folds' predictions joined, and scored once over all rows."""
     test = np.concatenate([fold.test for fold in split.folds])
     n_train = round(float(np.mean([len(fold.train) for fold in split.folds])))
     for several in zip(*folds, strict=True):
         values = np.concatenate([one.values for one in several])
-        blocks, spread = scored(plan, test, values, options)
+        blocks, spread = scored(plan, features, test, values, options)
         penalties = tuple(one.penalty for one in several if one.penalty is not None)
-        yield Outcome(name, several[0].probe, split.name, test, values, spread, blocks.count, n_train, penalties)
+        yield Outcome(
+            features.name, several[0].probe, split.name, test, values, spread, blocks.count, n_train, penalties
+        )
 
 
 def scored(
-    plan: Plan, test: npt.NDArray[np.int64], values: Floats, options: EvaluateOptions
+    plan: Plan, features: Features, test: npt.NDArray[np.int64], values: Floats, options: EvaluateOptions
 ) -> tuple[Blocks, dict[str, Floats]]:
     """The same blocks are drawn for all that is compared: the draws depend on the test rows and the seed alone."""
     blocks = Blocks.drawn(plan.blocks[test], options.resamples, options.seed)
-    target = plan.rows.target
+    target = features.target(plan.rows.target, options.seed)
     found = distributions(target.task, target.values[test], values, blocks)
     return blocks, {metric: found[metric] for metric in METRICS[target.task]}
 

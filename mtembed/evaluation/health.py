@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mtembed.dataset.reader import EmbeddingBatch, EmbeddingDataset
-from mtembed.evaluate import geometry
-from mtembed.evaluate.groups import Floats, Ints, Places, columns_at
-from mtembed.evaluate.join import Tick
-from mtembed.evaluate.labelled import centres, priority
+from mtembed.evaluation import geometry
+from mtembed.evaluation.groups import Floats, Ints, Places, columns_at
+from mtembed.evaluation.join import Tick
+from mtembed.evaluation.labelled import centres, priority
 from mtembed.types import FloatArray
 
 SAMPLE_ROWS = 50_000

@@ -13,7 +13,7 @@ from html import escape
 import numpy as np
 import numpy.typing as npt
 
-from mtembed.evaluate.words import number, with_interval
+from mtembed.evaluation.words import number, with_interval
 
 Floats = npt.NDArray[np.float64]
 WIDTH = 960

@@ -51,10 +51,6 @@ class EvaluateOptions:
         Value of a label raster that is no label, where its file does not say.
     max_labels
         Labelled rows to use at most; more are sampled.
-    shards
-        Shards that the vectors were made from: adds band statistics, rcf and random weights as baselines.
-    save_probe
-        Write the probe, trained on all labelled rows, to this file.
     seed
         Start of all random numbers.
     output
@@ -80,8 +76,6 @@ class EvaluateOptions:
     coverage: float = 0.8
     nodata: float | None = None
     max_labels: int = 20_000
-    shards: str | None = None
-    save_probe: str | None = None
     seed: int = 0
     output: str | None = None
     fresh: bool = False
@@ -90,7 +84,7 @@ class EvaluateOptions:
         for name, ok, rule in self._rules():
             if not ok:
                 raise UsageError(f"--{name} {getattr(self, name.replace('-', '_'))} is not possible: {rule}")
-        for name in ("split_column", "group_column", "save_probe"):
+        for name in ("split_column", "group_column"):
             if getattr(self, name) and not self.labels and not self.column:
                 raise UsageError(f"--{name.replace('_', '-')} needs labels: name them with --labels or --column")
 
@@ -126,11 +120,10 @@ class EvaluateOptions:
         """Numbers of shots without ``all``, which the scores themselves hold."""
         return _numbers(self.shots, "all") or ()
 
-    def as_json(self, leave_out: Sequence[str] = ("output", "fresh", "save_probe")) -> Mapping[str, Any]:
+    def as_json(self, leave_out: Sequence[str] = ("output", "fresh")) -> Mapping[str, Any]:
         """What an evaluation depends on; paths by their last part."""
         found = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in leave_out}
-        for name in ("labels", "shards"):
-            found[name] = None if found[name] is None else str(found[name]).rstrip("/").rsplit("/", 1)[-1]
+        found["labels"] = None if self.labels is None else str(self.labels).rstrip("/").rsplit("/", 1)[-1]
         return found
 
 

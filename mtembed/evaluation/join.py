@@ -13,10 +13,10 @@ import shapely
 
 from mtembed.dataset.reader import EmbeddingBatch, EmbeddingDataset
 from mtembed.errors import UsageError
-from mtembed.evaluate import labels as files
-from mtembed.evaluate.labels import LabelTable, Mixture
-from mtembed.evaluate.options import EvaluateOptions
-from mtembed.evaluate.target import is_missing
+from mtembed.evaluation import labels as files
+from mtembed.evaluation.labels import LabelTable, Mixture
+from mtembed.evaluation.options import EvaluateOptions
+from mtembed.evaluation.target import is_missing
 
 Tick = Callable[[str, int, int], None]
 Shapes = npt.NDArray[Any]

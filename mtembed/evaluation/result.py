@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from mtembed.errors import OutputError
-from mtembed.evaluate.scoring import Score, Shots
+from mtembed.evaluation.scoring import Score, Shots
 
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "pyarrow", "shapely", "rasterio")
 DIGITS = 6  # that count; beyond them machines differ
