@@ -90,11 +90,11 @@ def test_what_is_linear_is_found_and_permuted_labels_are_not(numbers: Path) -> N
 
 def test_permuted_labels_are_chance(numbers: Path) -> None:
     """Over several permutations: a single one is off by its own luck."""
+    options = {**NEAR, "column": "word", "neighbours": "5", "resamples": 20}
     found = [
-        score(mtembed.evaluate(numbers, column="word", probes="knn", neighbours="5", shots="all", resamples=20, seed=seed),
-              "permuted", "knn-5", "balanced_accuracy").value
+        score(mtembed.evaluate(numbers, seed=seed, **options), "permuted", "knn-5", "balanced_accuracy").value
         for seed in range(8)
-    ]  # fmt: skip
+    ]
     assert np.mean(found) == pytest.approx(0.5, abs=0.05)
 
 
