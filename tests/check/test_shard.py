@@ -1,4 +1,4 @@
-"""``mtembed inspect`` says what is in a shard, in embeddings and in an output folder."""
+"""``mtembed inspect`` says what is in a shard; the command speaks to people and in JSON."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from mtembed.check import shard as inspection
 from mtembed.check.shard import inspect
 from mtembed.cli import inspect as inspection_view
 from mtembed.cli.app import main
-from mtembed.dataset.rows import PartWriter, build_table, schema
 from mtembed.errors import UsageError
-from mtembed.types import CellRecord, Georeference
+from tests.tools.parts import write_part
 from tests.tools.screens import screen
 from tests.tools.shards import ShardCell, cut, default_cells, make_shard, write_metadata
 
@@ -26,9 +25,6 @@ def command(*words: str) -> int:
     with pytest.raises(SystemExit) as ended:
         main(words)
     return int(ended.value.code or 0)
-
-
-# -- shards -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_plain_shard(tmp_path: Path) -> None:
@@ -156,86 +152,6 @@ def test_real_shards(shared: Path) -> None:
     assert [(item["row_group"], item["band"]) for item in facts["damaged"]] == [(4, "B03")]
     radar = inspect(shared / "data" / "Core-S1RTC" / "images" / "part_00002.parquet")
     assert set(radar["bands"]["vv"]["size"]) == {"1068x1068", "1068x1069", "854x854", "1424x1424"}
-
-
-# -- embeddings -------------------------------------------------------------------------------------------------------
-
-
-def write_part(path: Path, vectors: np.ndarray, dtype: Any = "float32", extras: bool = False) -> Path:
-    """A part of one cell with as many fragments as there are vectors."""
-    place = Georeference(32633, 400_000.0, 5_000_000.0, 10.0, 10.0, 32, 32 * len(vectors))
-    offsets = np.array([[0, 32 * i] for i in range(len(vectors))], np.int32)
-    record = CellRecord(0, "product", "1U_1R", "20200101T000000", place, 32, offsets)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer = PartWriter(path, schema(vectors.shape[1], dtype, extras))
-    writer.write(build_table([record], vectors.astype(dtype), dtype, extras))
-    writer.close({"mtembed": json.dumps({"cells": [[0, len(vectors)]]})})
-    return path
-
-
-def test_a_part(tmp_path: Path) -> None:
-    vectors = np.array([[3, 4], [0, 5], [3, 4], [1, 1]], np.float32)
-    path = write_part(tmp_path / "part.parquet", vectors)
-    facts = inspect(path)
-    expected = {
-        "kind": "embeddings", "file": "part.parquet", "bytes": path.stat().st_size, "parts": 1, "rows": 4, "cells": 1,
-        "dtype": "float32", "dim": 2, "row_groups": 1, "storage": ["zstd, BYTE_STREAM_SPLIT"], "geoparquet": "1.1.0",
-        "schema": "mtembed",
-    }  # fmt: skip
-    assert {name: facts[name] for name in expected} == expected
-    assert facts["health"] == {
-        "vectors": 4, "not_finite": 0, "norm_min": pytest.approx(2**0.5), "norm_median": 5.0, "norm_max": 5.0,
-        "identical": 0.5, "constant": 0.25,
-    }  # fmt: skip
-    text = screen(inspection_view.view(facts), 160)
-    assert text.startswith("part.parquet: 4 embeddings of 1 cell, float32 x 2")
-    assert "no manifest beside it" in text
-    assert "50.00% of the vectors have a twin" in text
-
-
-def test_half_precision_and_extras(tmp_path: Path) -> None:
-    facts = inspect(write_part(tmp_path / "part.parquet", np.eye(4, 8), "float16", extras=True))
-    assert (facts["dtype"], facts["dim"], facts["schema"]) == ("float16", 8, "mtembed with extras")
-    assert facts["health"]["norm_median"] == 1.0
-
-
-def test_embeddings_of_others(tmp_path: Path) -> None:
-    path = tmp_path / "published.parquet"
-    vectors = [[1.0, float("nan")], [2.0, 2.0], [0.0, 1.0]]
-    pq.write_table(pa.table({"id": [1, 2, 3], "embedding": pa.array(vectors, pa.list_(pa.float32()))}), path)
-    facts = inspect(path)
-    assert (facts["dtype"], facts["dim"], facts["cells"], facts["schema"]) == ("float32", None, None, "other")
-    assert facts["health"]["not_finite"] == 1
-    assert facts["health"]["norm_max"] == pytest.approx(8**0.5)
-    assert "GeoParquet no" in screen(inspection_view.view(facts), 160)
-
-
-def test_a_part_without_rows(tmp_path: Path) -> None:
-    path = tmp_path / "part.parquet"
-    PartWriter(path, schema(8, "float32", False)).close({"mtembed": json.dumps({"cells": []})})
-    facts = inspect(path)
-    assert (facts["rows"], facts["cells"], facts["storage"]) == (0, 0, [])
-    assert facts["health"]["norm_min"] is None
-    assert "0 of 0 vectors" in screen(inspection_view.view(facts), 160)
-
-
-def test_a_folder_with_its_manifest(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    rng = np.random.default_rng(0)
-    for i in range(3):
-        write_part(out / "embeddings" / f"part_{i}.parquet", rng.normal(size=(5, 16)))
-    settings = {"model": "rcf", "weights": "random:1", "source": "S2L1C", "precision": "fp32", "fragment_size": 224}
-    manifest = {"mtembed": "0.1.0", "settings": settings, "weights": {"random": True}}
-    (out / "manifest.json").write_text(json.dumps(manifest))
-    facts = inspect(out)
-    assert facts["kind"] == "dataset"
-    assert (facts["parts"], facts["rows"], facts["cells"], facts["model"]) == (3, 15, 3, "rcf")
-    assert facts["health"]["vectors"] == 15
-    text = screen(inspection_view.view(facts), 160)
-    assert "15 embeddings of 3 cells in 3 parts, float32 x 16" in text
-    assert "rcf, weights random:1 (RANDOM), on S2L1C, fp32, 224 px, mtembed 0.1.0" in text
-    part = inspect(out / "embeddings" / "part_1.parquet")
-    assert (part["kind"], part["rows"], part["model"]) == ("embeddings", 5, "rcf")
 
 
 # -- what cannot be inspected -----------------------------------------------------------------------------------------

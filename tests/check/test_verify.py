@@ -1,62 +1,22 @@
-"""``mtembed verify`` passes what a run wrote, and names every damage done to it."""
+"""``mtembed verify`` passes what a run wrote; folder, manifests, input and command."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import shapely
 
-from mtembed.check.findings import Findings, RowFindings, Verdict
-from mtembed.check.rows import Expected, Group, check_rows
 from mtembed.check.verify import sentence, verify
 from mtembed.cli.app import main
-from mtembed.dataset.rows import build_table
 from mtembed.errors import UsageError
 from mtembed.run.embed import embed
-from mtembed.types import CellRecord, Georeference
-from tests.tools.damages import DAMAGES, edit, edit_timings, part_removed
-from tests.tools.rewriting import PART, editing, put, rehash
-from tests.tools.shards import Shard, ShardCell, cut, default_cells, make_shard, write_metadata
-
-OPTIONS: dict[str, Any] = {"model": "rcf", "fragment_size": 32, "device": "cpu", "workers": 1}
-
-
-@dataclass(frozen=True)
-class Made:
-    """An archive of three shards (a cell of the second is broken, the third is no Parquet) and what was made of it."""
-
-    root: Path
-    shards: tuple[Shard, ...]
-
-
-@pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    folder = tmp_path_factory.mktemp("verify")
-    images = folder / "Core" / "images"
-    cells = default_cells(5)
-    first = make_shard(images / "part_00001.parquet", cells[:3])
-    second = make_shard(images / "part_00002.parquet", cells[2:], damage={(1, "B03"): cut})
-    write_metadata(folder / "Core" / "metadata.parquet", [first, second])
-    (images / "part_00003.parquet").write_bytes(b"PAR1, but not much more")
-    summary = embed(folder / "Core", **OPTIONS, output=str(folder / "out"), extras=True)
-    assert summary.exit_code == 3  # two failures: a cell and a shard
-    return Made(folder / "out", (first, second))
-
-
-@pytest.fixture
-def root(made: Made, tmp_path: Path) -> Path:
-    """A copy to be damaged."""
-    return Path(shutil.copytree(made.root, tmp_path / "out"))
+from tests.tools.damages import edit, edit_timings, part_removed
+from tests.tools.datasets import OPTIONS, Made
+from tests.tools.rewriting import PART, editing
+from tests.tools.shards import ShardCell, make_shard
 
 
 def test_a_finished_dataset_is_right(made: Made) -> None:
@@ -80,38 +40,6 @@ def test_half_precision_without_border_shift_is_right(tmp_path: Path) -> None:
     options = OPTIONS | {"dtype": "float16", "border_shift": False, "overlap": 0.4}
     assert embed(shard.path, **options, output=str(tmp_path / "out")).exit_code == 0
     assert verify(tmp_path / "out", [shard.path]).lines() == []
-
-
-# -- damage --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("damage, kinds, line", DAMAGES, ids=[line for _, _, line in DAMAGES])
-def test_damage_is_named(root: Path, damage: Callable[[Path], None], kinds: set[str], line: str) -> None:
-    damage(root)
-    verdict = verify(root)
-    text = "\n".join(verdict.lines())
-    assert line in text
-    assert kinds == set(verdict.counts) - ({"facts"} if "unreadable" in kinds else set()), text
-
-
-def test_overwritten_bytes_of_vectors_are_noticed(root: Path) -> None:
-    """By the codec, by the page's checksum where there is one, or by the hash of the values."""
-    path = root / PART
-    chunk = pq.read_metadata(path).row_group(0).column(1)
-    data = bytearray(path.read_bytes())
-    middle = chunk.data_page_offset + chunk.total_compressed_size // 2
-    data[middle : middle + 64] = b"\xff" * 64
-    path.write_bytes(data)
-    assert set(verify(root).counts) in ({"unique_id"}, {"unreadable"})
-
-
-def test_many_problems_of_a_kind_are_counted(root: Path) -> None:
-    edit("unique_id", dict.fromkeys(range(20), "0" * 64))(root)
-    verdict = verify(root)
-    assert verdict.counts == {"unique_id": 20}
-    assert len(verdict.problems) == 5
-    assert verdict.lines()[-1] == "... and 15 more problems of this kind (unique_id)"
-    assert sentence(verdict).startswith("20 problems: 45 embeddings")
 
 
 def test_a_dataset_in_work_is_said_to_be(root: Path) -> None:
@@ -210,63 +138,6 @@ def test_another_number_of_processes_is_named(two: Path) -> None:
         manifest["settings"]["shard_count"] = 3
     (two / "manifest-1-of-2.json").rename(two / "manifest-1-of-3.json")
     assert "manifests of runs with --shard-count 2 and 3 are mixed" in verify(two).lines()
-
-
-# -- rows at the edge of the map --------------------------------------------------------------------------------------
-
-
-def rows_at(epsg: int, left: float, top: float) -> pa.Table:
-    """Four fragments of a cell there, with vectors of three values."""
-    place = Georeference(epsg, left, top, 10.0, 10.0, 64, 64)
-    offsets = np.array([[0, 0], [0, 32], [32, 0], [32, 32]], np.int32)
-    record = CellRecord(5, "product", "10U_1800R", "20200101T000000", place, 32, offsets)
-    return build_table([record], np.ones((4, 3), np.float32), "float32", False)
-
-
-def checked(table: pa.Table) -> Verdict:
-    findings = Findings()
-    cell = np.full(table.num_rows, 5, np.int64)
-    expected = Expected(3, "float32", False, 32, 0.1, True, 1.0)
-    check_rows(Group(table, cell, expected, RowFindings(findings.of("x"), 0, 0)), {5: ("10U_1800R", "product")})
-    return findings.verdict
-
-
-@pytest.mark.parametrize("latitude_m", [10_000.0, 5_500_000.0, 8_900_000.0])
-def test_footprints_across_the_antimeridian_are_right(latitude_m: float) -> None:
-    from pyproj import Transformer
-
-    to_utm = Transformer.from_crs("EPSG:4326", "EPSG:32601", always_xy=True)
-    latitude = latitude_m / 111_320
-    x, y = to_utm.transform(180.0, latitude)
-    table = rows_at(32601, x - 325.0, y + 300.0)
-    kinds = set(shapely.get_type_id(shapely.from_wkb(table["geometry"].to_numpy())).tolist())
-    assert 6 in kinds  # some fragment is cut
-    assert checked(table).lines() == []
-
-
-def antimeridian_damages() -> Iterator[tuple[str, Callable[[Any], Any]]]:
-    yield "one side is lost", lambda geometry: shapely.get_parts(geometry)[0]
-    yield "one side is moved", lambda geometry: shapely.transform(geometry, lambda xy: xy + 1e-7)
-    yield "it is not cut", lambda geometry: shapely.box(*geometry.bounds)
-
-
-@pytest.mark.parametrize("name, change", list(antimeridian_damages()))
-def test_damaged_footprints_across_the_antimeridian_are_named(name: str, change: Callable[[Any], Any]) -> None:
-    table = rows_at(32601, 166_021.4 - 325.0, 300.0)
-    geometry = shapely.from_wkb(table["geometry"].to_numpy())
-    row = int(np.flatnonzero(shapely.get_type_id(geometry) == 6)[0])
-    verdict = checked(rehash(put(table, "geometry", {row: shapely.to_wkb(change(geometry[row]))})))
-    assert "geometry" in verdict.counts, name
-    assert verdict.problems[0].where == f"row {row} (row group 0)"
-
-
-def test_cells_without_a_number_have_none() -> None:
-    table = rows_at(32633, 400_000.0, 5_000_000.0)
-    named = put(table, "grid_cell", dict.fromkeys(range(4), "elsewhere"))
-    assert checked(named).counts == {"grid cell": 8, "cell": 1}
-    for name in ("grid_row_u", "grid_col_r"):
-        named = put(named, name, dict.fromkeys(range(4)))
-    assert checked(named).counts == {"cell": 1}  # only that the timings name another cell
 
 
 # -- command ----------------------------------------------------------------------------------------------------------

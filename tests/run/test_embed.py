@@ -94,16 +94,6 @@ print(result.cells, result.exit_code)
 """
 
 
-def test_a_script_without_a_main_guard(archive: Path, finished: Path, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(shards=str(archive), output=str(tmp_path / "out")))
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, script], env=env, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.stdout == "6 0\n", done.stderr
-    assert done.stderr == ""
-    assert embeddings(tmp_path / "out") == embeddings(finished)
-
-
 def test_a_notebook_has_a_running_loop_and_no_main_file(archive: Path, finished: Path, tmp_path: Path) -> None:
     """A kernel runs cells inside an asyncio loop, from standard input as far as ``__main__`` can tell."""
     code = SCRIPT.format(shards=str(archive), output=str(tmp_path / "out"))
