@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 SHOWN_PER_KIND = 5
+LONGEST_TEXT = 300  # characters of a file's own words
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +68,16 @@ class Findings:
         kept = sum(problem.kind == kind for problem in self.verdict.problems)
         self.verdict.counts[kind] += times
         if kept < SHOWN_PER_KIND:
-            self.verdict.problems.append(Problem(kind, file, where, message))
+            self.verdict.problems.append(Problem(kind, printable(file), where, printable(message)))
 
     def of(self, file: str) -> FileFindings:
         return FileFindings(self, file)
+
+
+def printable(text: str) -> str:
+    """The text as one line of limited length: what files say may hold anything, also codes that move a cursor."""
+    shown = text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} ..."
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in shown)
 
 
 @dataclass(frozen=True, slots=True)

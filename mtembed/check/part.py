@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,15 +15,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pyproj
+import shapely
 
-from mtembed.check.findings import FileFindings, Findings, RowFindings
+from mtembed.check.findings import SHOWN_PER_KIND, FileFindings, Findings, RowFindings
 from mtembed.check.rows import Expected, Extent, Group, check_rows
-from mtembed.dataset.folder import Dataset
+from mtembed.dataset.folder import Dataset, json_object
 from mtembed.dataset.part import PART_KEY, SHARD_KEY, timing_table
 from mtembed.dataset.rows import Dtype, geo_metadata, row_groups, schema
 from mtembed.parquet import UNREADABLE, first_line
 
 FAILURE_FIELDS = ("shard", "row_group", "grid_cell", "product_id", "stage", "error")
+UNCHECKABLE = (*UNREADABLE, ArithmeticError, LookupError, TypeError, MemoryError, shapely.errors.ShapelyError)
+"""What reading and computing with values that may be anything raises."""
 COUNTED = ("shard", "cells", "failed", "embeddings", "encodings")  # facts that the timing rows repeat
 
 
@@ -46,6 +50,18 @@ class PartContent:
     failures: list[dict[str, Any]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """Which cell each row of a part belongs to: the input's row groups [cells], and where their rows end [cells]."""
+
+    groups: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
+
+    def rows(self, first: int, count: int) -> npt.NDArray[np.int64]:
+        """The input's row group of ``count`` rows from ``first`` on."""
+        return self.groups[np.searchsorted(self.ends, np.arange(first, first + count), side="right")]
+
+
 def check_part(order: PartOrder, findings: Findings, tick: Callable[[int], None]) -> PartContent:
     """Check both files of a part; ``tick`` is told the rows of every row group that was read."""
     content = _check_timings(order, findings.of(f"timings/{order.stem}.parquet"))
@@ -54,10 +70,12 @@ def check_part(order: PartOrder, findings: Findings, tick: Callable[[int], None]
 
 
 def open_parquet(path: Path, found: FileFindings) -> pq.ParquetFile | None:
-    if not path.exists():
-        found.add("missing", "the file is missing: run the same command again, it makes what is missing")
-        return None
     try:
+        if not path.exists():
+            found.add("missing", "the file is missing: run the same command again, it makes what is missing")
+            return None
+        if not path.is_file():
+            raise ValueError("it is no file")
         return pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
     except UNREADABLE as error:
         found.add("unreadable", f"not a readable Parquet file: {first_line(error)}")
@@ -76,9 +94,10 @@ def _check_timings(order: PartOrder, found: FileFindings) -> PartContent | None:
             return None
         try:
             table = file.read(use_threads=False)
-            facts = json.loads(table.schema.metadata[SHARD_KEY])
+            table.validate(full=True)
+            facts = json_object(file.schema_arrow.metadata[SHARD_KEY])
             rows = table.to_pylist()
-        except (*UNREADABLE, KeyError) as error:
+        except (*UNREADABLE, KeyError, TypeError) as error:
             found.add("unreadable", f"timings cannot be read: {first_line(error)}")
             return None
     _check_facts(order, facts, rows, found)
@@ -139,12 +158,17 @@ def _check_row_groups(order: PartOrder, rows: Sequence[Mapping[str, Any]], found
         return
     if groups != sorted(groups):
         found.add("timings", "the rows are not in the order of the row groups")
-    outside = [group for group in groups if not 0 <= group < order.facts["rows"]]
+    inside = {group for group in groups if 0 <= group < order.facts["rows"]}
+    outside = [group for group in groups if group not in inside]
     if outside:
         found.add("timings", f"row group {outside[0]} is not in the shard of {order.facts['rows']} rows")
-    missing = sorted(set(range(order.facts["rows"])) - set(groups)) if order.everything else []
-    for group in missing:
-        found.add("timings", f"row group {group} of {order.facts['shard']} has no timing row")
+    missing = order.facts["rows"] - len(inside) if order.everything else 0
+    if missing > 0:  # the number of rows may be anything: only the first that are named are looked for
+        absent = (group for group in itertools.count() if group not in inside)
+        for group in itertools.islice(absent, min(missing, SHOWN_PER_KIND)):
+            found.add("timings", f"row group {group} of {order.facts['shard']} has no timing row")
+        if missing > SHOWN_PER_KIND:
+            found.add("timings", "", times=missing - SHOWN_PER_KIND)
 
 
 def _check_timing(order: PartOrder, row: Mapping[str, Any], where: str, found: FileFindings) -> None:
@@ -185,12 +209,12 @@ def _check_embeddings(
 
 def _check_cells(
     order: PartOrder, content: PartContent | None, file: pq.ParquetFile, found: FileFindings
-) -> npt.NDArray[np.int64] | None:
-    """The part's own list of cells against manifest, timings and rows; the input's row group of every row."""
+) -> Cells | None:
+    """The part's own list of cells against manifest, timings and rows."""
     try:
-        listed = json.loads(file.metadata.metadata[PART_KEY])
-        source, cells = listed["source"], np.asarray(listed["cells"], np.int64).reshape(-1, 2)
-    except (KeyError, ValueError, TypeError):
+        listed = json_object(file.metadata.metadata[PART_KEY])
+        source, cells = dict(listed["source"]), np.asarray(listed["cells"], np.int64).reshape(-1, 2)
+    except (KeyError, ValueError, TypeError, OverflowError):
         found.add("cells", "the list of cells in the footer (key mtembed) is missing or unreadable")
         return None
     for name in ("shard", "rows", "footer_sha256"):
@@ -217,19 +241,20 @@ def _rows_of(
     counts: npt.NDArray[np.int64],
     order: PartOrder,
     found: FileFindings,
-) -> npt.NDArray[np.int64] | None:
+) -> Cells | None:
     rows = file.metadata.num_rows
     if rows != order.facts["embeddings"]:
         found.add("rows", f"{rows} rows, {order.facts['embeddings']} in the manifest")
-    if (counts < 1).any() or counts.sum() != rows:
-        found.add("rows", f"{rows} rows, {counts.sum()} by the list of cells")
+    total = sum(counts.tolist())
+    if (counts < 1).any() or total != rows:
+        found.add("rows", f"{rows} rows, {total} by the list of cells")
         return None
     cuts = row_groups(counts.tolist(), order.expected.dim, np.dtype(order.expected.dtype).itemsize)
     wanted = [int(counts[first:last].sum()) for first, last in cuts]
     stored = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     if stored != wanted:
         found.add("row groups", f"row groups have {stored[:8]} rows, cut by the rule they have {wanted[:8]}")
-    return np.repeat(groups, counts)
+    return Cells(groups, np.cumsum(counts))
 
 
 def _check_encoding(metadata: pq.RowGroupMetaData, group: int, dtype: str, found: FileFindings) -> None:
@@ -246,26 +271,27 @@ def _check_encoding(metadata: pq.RowGroupMetaData, group: int, dtype: str, found
 
 def _check_groups(
     file: pq.ParquetFile,
-    cells: npt.NDArray[np.int64] | None,
+    cells: Cells | None,
     content: PartContent | None,
     expected: Expected,
     found: FileFindings,
     tick: Callable[[int], None],
 ) -> list[Extent | None]:
-    """Read and check one row group after the other."""
+    """Read and check one row group after the other.  What cannot be checked is a problem of its row group."""
     extents, first = [], 0
     for number in range(file.num_row_groups):
         count = file.metadata.row_group(number).num_rows
         try:
             table = file.read_row_group(number, use_threads=False)
             table.validate(full=True)
-        except UNREADABLE as error:
-            found.add("unreadable", f"cannot be read: {first_line(error)}", f"row group {number}")
-        else:
-            cell = None if cells is None else cells[first : first + count]
+            if table.num_rows != count:
+                raise ValueError(f"it has {table.num_rows} rows, {count} by the footer")
+            cell = None if cells is None else cells.rows(first, count)
             group = Group(table, cell, expected, RowFindings(found, number, first))
             if count:
                 extents.append(check_rows(group, content.names if content else {}))
+        except UNCHECKABLE as error:
+            found.add("unreadable", f"cannot be read: {first_line(error)}", f"row group {number}")
         first += count
         tick(count)
     return extents
@@ -275,9 +301,10 @@ def _check_geo(file: pq.ParquetFile, extents: Sequence[Extent], found: FileFindi
     """The ``geo`` key of GeoParquet 1.1: as we write it, with all types named and a box around all rows."""
     wanted = json.loads(geo_metadata(None))
     try:
-        geo = json.loads(file.metadata.metadata[b"geo"])
-        column = geo["columns"]["geometry"]
+        geo = json_object(file.metadata.metadata[b"geo"])
+        column = dict(geo["columns"]["geometry"])
         crs = pyproj.CRS.from_json_dict(column["crs"]).to_epsg()
+        named = set(map(str, column.get("geometry_types", ())))
     except (KeyError, ValueError, TypeError, pyproj.exceptions.CRSError) as error:
         found.add("geo", f"the geo metadata is missing or unreadable ({first_line(error)})")
         return
@@ -290,7 +317,7 @@ def _check_geo(file: pq.ParquetFile, extents: Sequence[Extent], found: FileFindi
     if crs != 4326:
         found.add("geo", f"the CRS of geometry is EPSG:{crs}, not EPSG:4326")
     kinds = {kind for extent in extents for kind in extent.kinds}
-    if not kinds <= set(column.get("geometry_types", ())):
+    if not kinds <= named:
         found.add("geo", f"geometry_types are {column.get('geometry_types')}, the rows have {sorted(kinds)}")
     if extents and not _covers(column.get("bbox"), extents):
         found.add("geo", f"bbox {column.get('bbox')} does not cover all rows")

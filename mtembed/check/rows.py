@@ -34,6 +34,8 @@ METRES = 1e-6  # how far a footprint may be from its cell's pixel grid
 SHARED = ("timestamp", "product_id", "grid_cell", "utm_crs")  # equal in all rows of a cell
 OPTIONAL = ("grid_row_u", "grid_col_r", "nodata", "saturated", "cloud", "baseline", "parquet_url")
 SHARES = ("nodata", "saturated", "cloud")
+EARTH = (-180.0, -90.0, 180.0, 90.0)
+TIMESTAMP = re.compile(r"(\d{8}T\d{6})?")  # empty where nothing says when a product was sensed
 POLYGON, MULTIPOLYGON = 3, 6  # shapely's type ids
 
 
@@ -98,6 +100,7 @@ def check_rows(group: Group, known: Mapping[int, tuple[str, str]]) -> Extent | N
     vectors = group.column("embedding")
     group.found.rows("not finite", ~np.isfinite(vectors).all(axis=1), "the embedding has a value that is not finite")
     _check_names(group, known)
+    _check_times(group)
     _check_grid_numbers(group)
     if group.expected.extras:
         _check_extras(group)
@@ -111,6 +114,7 @@ def check_rows(group: Group, known: Mapping[int, tuple[str, str]]) -> Extent | N
         _check_places(group, geometry)
     bounds = shapely.bounds(geometry)
     _check_bbox(group, bounds)
+    group.found.rows("outside", _off_earth(bounds), "geometry lies outside longitude -180..180 and latitude -90..90")
     kinds = {POLYGON: "Polygon", MULTIPOLYGON: "MultiPolygon"}
     types = {kinds.get(kind, "another type") for kind in np.unique(shapely.get_type_id(geometry)).tolist()}
     return Extent((*bounds[:, :2].min(axis=0).tolist(), *bounds[:, 2:].max(axis=0).tolist()), frozenset(types))
@@ -154,6 +158,12 @@ def _check_names(group: Group, known: Mapping[int, tuple[str, str]]) -> None:
     group.found.rows("cell", bad, "grid_cell or product_id is not the one in the timings")
 
 
+def _check_times(group: Group) -> None:
+    times = group.table["timestamp"].combine_chunks().dictionary_encode()
+    odd = np.array([TIMESTAMP.fullmatch(time) is None for time in times.dictionary.to_pylist()], bool)
+    group.found.rows("timestamp", odd[times.indices.to_numpy()], "timestamp has not the form YYYYMMDDTHHMMSS")
+
+
 def _check_grid_numbers(group: Group) -> None:
     names = group.table["grid_cell"].combine_chunks().dictionary_encode()
     numbers = [grid_numbers(name) for name in names.dictionary.to_pylist()]
@@ -179,6 +189,11 @@ def _check_bbox(group: Group, bounds: Doubles) -> None:
     fields = group.table["bbox"].combine_chunks()
     stored = np.column_stack([fields.field(i).to_numpy() for i in range(4)])
     group.found.rows("bbox", _away(stored, bounds, DEGREES), "bbox is not the box around geometry")
+
+
+def _off_earth(bounds: Doubles) -> Mask:
+    west_south, east_north = np.array(EARTH[:2]) - DEGREES, np.array(EARTH[2:]) + DEGREES
+    return np.asarray(~((bounds[:, :2] >= west_south) & (bounds[:, 2:] <= east_north)).all(axis=1))
 
 
 # -- where fragments are ------------------------------------------------------------------------------------------
@@ -260,7 +275,8 @@ def _off_grid(group: Group, boxes: Doubles) -> Mask:
 def _away(values: Doubles, wanted: Doubles, tolerance: float) -> Mask:
     """Rows that differ by more than ``tolerance`` anywhere, or are not numbers."""
     with np.errstate(invalid="ignore"):
-        return np.asarray(~(abs(values - wanted) <= tolerance).reshape(len(values), -1).all(axis=1))
+        near = abs(values - wanted) <= tolerance
+    return np.asarray(~near.all(axis=tuple(range(1, near.ndim))))
 
 
 def _project(group: Group, corners: Doubles) -> Doubles | None:

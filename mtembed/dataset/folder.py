@@ -159,11 +159,21 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; raises OutputError where the file cannot be read as one."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        if not path.is_file():  # a pipe of that name would never end
+            raise ValueError("it is no file")
+        return json_object(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise OutputError(f"{path.name} cannot be read ({error}): restore it, or start over with --fresh") from error
+
+
+def json_object(text: str | bytes) -> dict[str, Any]:
+    """The object that a JSON text holds, whoever wrote it.  Raises ValueError for any other text."""
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     if not isinstance(content, dict):
-        raise OutputError(f"{path.name} is not a JSON object: restore it, or start over with --fresh")
+        raise ValueError("it is not a JSON object")
     return content
 
 

@@ -69,3 +69,34 @@ def test_cells_without_a_number_have_none() -> None:
     for name in ("grid_row_u", "grid_col_r"):
         named = put(named, name, dict.fromkeys(range(4)))
     assert checked(named).counts == {"cell": 1}  # only that the timings name another cell
+
+
+def test_fragments_that_all_cross_the_antimeridian_are_right() -> None:
+    """A row group of one fragment per cell may hold no plain outline at all."""
+    place = Georeference(32601, 165_861.0, 5_678_901.5, 10.0, 10.0, 32, 32)
+    record = CellRecord(5, "product", "10U_1800R", "20200101T000000", place, 32, np.zeros((1, 2), np.int32))
+    assert checked(build_table([record], np.ones((1, 3), np.float32), "float32", False)).lines() == []
+
+
+@pytest.mark.parametrize(
+    "name", ["12345U_1R", "1U_32767R", "32768D_1L", "1U_99999R", "99999999999999999999U_1R", "odd"]
+)
+def test_any_grid_cell_that_a_run_writes_is_right(name: str) -> None:
+    place = Georeference(32633, 400_000.0, 5_000_000.0, 10.0, 10.0, 32, 32)
+    record = CellRecord(5, "product", name, "20200101T000000", place, 32, np.zeros((1, 2), np.int32))
+    table = build_table([record], np.ones((1, 3), np.float32), "float32", False)
+    assert checked(table).counts == {"cell": 1}  # only that the timings name another cell
+
+
+@pytest.mark.parametrize("time", ["2020-01-01 12:00:00", "20200101", "15778800T000000Z", "20200101T1200000"])
+def test_times_of_another_form_are_named(time: str) -> None:
+    table = rehash(put(rows_at(32633, 400_000.0, 5_000_000.0), "timestamp", dict.fromkeys(range(4), time)))
+    assert checked(table).counts == {"timestamp": 4}
+
+
+def test_places_outside_the_earth_are_named() -> None:
+    table = rows_at(32633, 400_000.0, 5_000_000.0)
+    beyond = shapely.to_wkb(shapely.box(10.0, 5e6, 10.1, 5.1e6))
+    verdict = checked(rehash(put(table, "geometry", {1: beyond})))
+    assert verdict.counts["outside"] == 1
+    assert "geometry lies outside longitude -180..180" in "\n".join(verdict.lines())
