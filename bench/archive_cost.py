@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -86,12 +87,12 @@ def table(heads: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (heads, ("---",) * len(heads), *lines))
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--speeds", default="25,50,100,200", help="cells per second of one GPU, assumed")
     parser.add_argument("--price", type=float, default=2.5, help="of one GPU for an hour, assumed")
     parser.add_argument("--write", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     speeds = [float(word) for word in options.speeds.split(",")]
     parts = {"bytes": bytes_table(), "cpu": cpu_table(), "gpu": gpu_table(speeds, options.price)}
     for name, text in parts.items():

@@ -15,6 +15,7 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +66,12 @@ def stored(content: dict[str, Any]) -> dict[str, Any]:
     return {"machine": {**machine, **cpu}, "when": content["datetime"], "commit": commit, "ratios": ratios(content)}
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("new", type=Path, help="what --benchmark-json wrote")
     parser.add_argument("--baseline", type=Path, help="default: the one of this class of machine")
     parser.add_argument("--accept", action="store_true", help="store it as that baseline")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     content = json.loads(options.new.read_text())
     path = options.baseline or RESULTS / f"baseline-{machine_class(content)}.json"
     if options.accept:

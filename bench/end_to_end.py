@@ -41,6 +41,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 RESULTS = ROOT / "bench" / "results"
 SAMPLE = ROOT / "mtembed" / "sample"
+SECONDS = 8.0  # of the model alone, a round
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
@@ -72,15 +73,15 @@ class Rates:
     reference_style: list[float] = field(default_factory=list)
 
 
-def main() -> None:
-    options = arguments()
+def main(words: Sequence[str] | None = None) -> None:
+    options = arguments(words)
     variants = [(e, p) for e in options.engines.split(",") for p in options.precisions.split(",")]
     results = []
     with tempfile.TemporaryDirectory(prefix="mtembed-bench-") as folder:
         for model in options.models.split(","):
             cells = options.cells if model != "dinov2" else -(-options.cells // 2)
             shard = archive(Path(folder), model, cells)
-            for found in rates(shard, model, variants, options.rounds, Path(folder)):
+            for found in rates(shard, model, variants, options.rounds, Path(folder), seconds=options.seconds):
                 results.append(summary(model, found))
                 print(line(results[-1]), flush=True)
     report = {"machine": machine(), "when": datetime.now(UTC).isoformat(timespec="seconds"), "cells": options.cells,
@@ -90,7 +91,7 @@ def main() -> None:
     print(f"written to {os.path.relpath(target)}")
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="ssl4eo-s2,ssl4eo-s1,dinov2")
     parser.add_argument("--engines", default="torch,openvino")
@@ -98,7 +99,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cells", type=int, default=12, help="cells per end-to-end round; half of them for dinov2")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", help="JSON to write; default bench/results/end-to-end-cpu.json")
-    return parser.parse_args()
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long the model alone is measured")
+    return parser.parse_args(words)
 
 
 def archive(folder: Path, model: str, cells: int) -> Path:
@@ -112,7 +114,13 @@ def archive(folder: Path, model: str, cells: int) -> Path:
 
 
 def rates(
-    shard: Path, model: str, variants: Sequence[tuple[str, str]], rounds: int, folder: Path, reference: bool = True
+    shard: Path,
+    model: str,
+    variants: Sequence[tuple[str, str]],
+    rounds: int,
+    folder: Path,
+    reference: bool = True,
+    seconds: float = SECONDS,
 ) -> list[Rates]:
     """Of each variant (engine, precision), in rounds; without ``reference`` the plain loop is left out."""
     found = [Rates() for _ in variants]
@@ -122,7 +130,7 @@ def rates(
             output = folder / f"out-{model}-{engine}-{precision}-{number}"
             one.settings, one.processes, rate = end_to_end(shard, model, engine, precision, output)
             one.end_to_end.append(rate)
-            one.model_alone.append(model_alone(one.settings, one.processes))
+            one.model_alone.append(model_alone(one.settings, one.processes, seconds))
             one.reference_style.append(plain)
     return found
 
@@ -164,10 +172,10 @@ def rate_of(output: Path) -> tuple[int, float]:
     return len(set(workers)), float((ended > warm).sum() / (ended.max() - warm))
 
 
-def model_alone(settings: dict[str, Any], processes: int) -> float:
+def model_alone(settings: dict[str, Any], processes: int, seconds: float) -> float:
     """Cells per second of all processes together on resident tensors."""
     env = {**ENVIRONMENT, "OMP_NUM_THREADS": str(settings["threads"]), "MKL_NUM_THREADS": str(settings["threads"])}
-    command = [sys.executable, str(ROOT / "bench" / "model_alone.py"), json.dumps(settings)]
+    command = [sys.executable, str(ROOT / "bench" / "model_alone.py"), json.dumps(settings), str(seconds)]
     children = [
         subprocess.Popen(command, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         for _ in range(processes)

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,17 +39,18 @@ HEADER = 16384  # bytes of a blob that stay as they are, at its start (where its
 NOISE_DN = 40
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, default=200)
     parser.add_argument("--model", default="ssl4eo-s2")
+    parser.add_argument("--pixels", default="as it is,noisy")
     parser.add_argument("--here", action="store_true", help="the network computes on these cores")
     parser.add_argument("--cell-ms", type=float, default=20.0, help="time of a cell elsewhere")
     parser.add_argument("--output", type=Path, default=ROOT / "bench/results/host-path.json")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     print(f"{machine.cpu_name()}, {machine.cores()} cores, pyarrow {pa.__version__}, numpy {np.__version__}")
     found = {}
-    for pixels in ("as it is", "noisy"):
+    for pixels in options.pixels.split(","):
         each = cpu_ms_per_cell(options, pixels)
         found[pixels] = {"cpu_ms_per_cell": each, "together": round(sum(each.values()), 2)}
         print(f"{pixels}:")

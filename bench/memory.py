@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -23,13 +24,13 @@ ROOT = Path(__file__).resolve().parents[1]
 EVERY_S = 0.2
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="rcf")
     parser.add_argument("--source", default="S1RTC")
     parser.add_argument("--cells", default="20,500")
     parser.add_argument("--output", type=Path, default=ROOT / "bench/results/memory.json")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     peaks = {int(word): peak(options.model, options.source, int(word)) for word in options.cells.split(",")}
     few, many = min(peaks), max(peaks)
     growth = peaks[many] / peaks[few] - 1

@@ -13,12 +13,11 @@ from mtembed.engine.device import CpuDevice, exact_fp32, micro_batches
 from mtembed.messages import DeviceJob
 from mtembed.models import weights
 
-SECONDS = 8.0
 FRAGMENTS = {224: 25, 384: 9}
 
 
 def main() -> None:
-    settings = json.loads(sys.argv[1])
+    settings, seconds = json.loads(sys.argv[1]), float(sys.argv[2])
     torch.set_num_threads(settings["threads"])
     torch.set_grad_enabled(False)
     exact_fp32()
@@ -34,7 +33,7 @@ def main() -> None:
     print("warm", flush=True)
     sys.stdin.readline()
     cells, started = 0, time.perf_counter()
-    while time.perf_counter() - started < SECONDS:
+    while cells == 0 or time.perf_counter() - started < seconds:
         for count in counts:
             network(count)
         cells += 1

@@ -1,5 +1,8 @@
 """CPU time to decode the 13 bands of one Sentinel-2 L1C cell (12.7 MB), per encoding, next to rasterio's.
 
+``test_lzw`` is the LZW loop alone next to imagecodecs'.  It decides whether ``archive/lzw.py`` stays: where its ratio
+falls below 1.3 on a current imagecodecs, delete that file and decode LZW with imagecodecs, as the other codecs.
+
 Pixels: five by five chips of 224 px from the shared data, every neighbour another place and another orientation (a
 mirrored chip would repeat inside deflate's window); without that data fractal terrain with sensor noise.
 """
@@ -10,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import rasterio
@@ -18,6 +22,7 @@ from rasterio.transform import Affine
 
 from bench.conftest import Paired
 from mtembed.archive import tiff
+from mtembed.archive.lzw import decode_strips
 
 SIDE = 1068
 STEPS = (6, 1, 1, 1, 2, 2, 2, 1, 2, 6, 6, 2, 2)  # ground sampling of B01 ... B12 in units of 10 m
@@ -101,3 +106,31 @@ def test_decode(paired: Paired, planes: list[np.ndarray[Any, Any]], encoding: st
     paired(lambda: with_mtembed(blobs, ours), lambda: with_rasterio(blobs, theirs), "rasterio", 12)
     for out in (ours, theirs):
         assert all(np.array_equal(a, b) for a, b in zip(out, planes, strict=True))
+
+
+@pytest.mark.benchmark(group="decode", timer=time.process_time)
+def test_lzw(paired: Paired, planes: list[np.ndarray[Any, Any]]) -> None:
+    """All strips of the 13 bands, into memory that is there."""
+    blobs = [np.frombuffer(encode(plane, ENCODINGS["lzw"]), np.uint8) for plane in planes]
+    infos = [tiff.parse(blob) for blob in blobs]
+    outs = [np.empty(plane.nbytes, np.uint8) for plane in planes]
+
+    def ours() -> None:
+        for blob, info, out in zip(blobs, infos, outs, strict=True):
+            assert decode_strips(blob, info.offsets, info.counts, strip_bytes(info), out) == -1
+
+    def theirs() -> None:
+        for blob, info, out in zip(blobs, infos, outs, strict=True):
+            at = 0
+            for offset, count, size in zip(info.offsets, info.counts, strip_bytes(info), strict=True):
+                imagecodecs.lzw_decode(blob[offset : offset + count], out=out[at : at + size])
+                at += size
+
+    paired(ours, theirs, "imagecodecs", 12)
+    assert all(np.array_equal(out.view(plane.dtype), plane.ravel()) for out, plane in zip(outs, planes, strict=True))
+
+
+def strip_bytes(info: tiff.TiffInfo) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Bytes of each strip once it is decoded."""
+    first = np.arange(len(info.offsets)) * info.block_rows
+    return np.minimum(info.block_rows, info.rows - first) * info.cols * np.dtype(info.dtype).itemsize

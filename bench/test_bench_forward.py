@@ -17,7 +17,7 @@ from mtembed.models import weights
 from mtembed.models.networks import optimise
 
 FRAGMENTS = 25
-BATCH = {"ssl4eo-s2": 8, "ssl4eo-s1": 8, "dinov2": 5, "rcf": 8}
+BATCH = {"rcf": 8, "ssl4eo-s2": 8, "ssl4eo-s1": 8, "dinov2": 5}
 ENGINES = [("torch", "fp32"), ("torch", "bf16"), ("openvino", "fp32"), ("openvino", "bf16")]
 
 

@@ -14,9 +14,10 @@ CELLS = {"rcf": 24, "ssl4eo-s2": 16, "ssl4eo-s1": 16, "dinov2": 6}
 
 @pytest.mark.benchmark(group="end to end")
 @pytest.mark.parametrize("model", CELLS)
-def test_end_to_end(benchmark: BenchmarkFixture, tmp_path: Path, model: str) -> None:
-    shard = end_to_end.archive(tmp_path, model, CELLS[model])
-    named = (shard, model, [("torch", "auto")], 2, tmp_path, False)
+def test_end_to_end(benchmark: BenchmarkFixture, smallest: bool, tmp_path: Path, model: str) -> None:
+    shard = end_to_end.archive(tmp_path, model, 3 if smallest else CELLS[model])
+    seconds = 0.0 if smallest else end_to_end.SECONDS
+    named = (shard, model, [("torch", "auto")], 1 if smallest else 2, tmp_path, False, seconds)
     found = end_to_end.summary(model, benchmark.pedantic(end_to_end.rates, args=named, rounds=1)[0])
     benchmark.extra_info |= {
         "yardstick": "model alone",

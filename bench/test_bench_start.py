@@ -40,21 +40,21 @@ def test_first_cell(paired: Paired, tmp_path: Path, model: str) -> None:
 
 
 @pytest.mark.benchmark(group="start")
-def test_resume_5000_parts(paired: Paired, tmp_path: Path) -> None:
-    arguments = dataset(tmp_path)
+def test_resume_5000_parts(paired: Paired, smallest: bool, tmp_path: Path) -> None:
+    arguments = dataset(tmp_path, 3 if smallest else PARTS)
     pyarrow = ("-c", "import pyarrow.parquet")
     paired(lambda: command(*arguments), lambda: command(*pyarrow), "python -c 'import pyarrow.parquet'", 6)
 
 
-def dataset(folder: Path) -> list[str]:
-    """A finished dataset of ``PARTS`` parts: one that was made, under many names."""
+def dataset(folder: Path, parts: int) -> list[str]:
+    """A finished dataset of ``parts`` parts: one that was made, under many names."""
     first = make_shard(folder / "images/part_00000.parquet", default_cells(1, 32), "S1RTC").path
     output = folder / "out"
     arguments = ["-m", "mtembed", "--model", "rcf", "--fragment-size", "32", "--output", str(output), str(folder)]
     command(*arguments)
     manifest = json.loads((output / "manifest.json").read_text())
     facts = manifest["shards"]["part_00000"]
-    for number in range(1, PARTS):
+    for number in range(1, parts):
         stem = f"part_{number:05d}"
         for path in (first, output / "embeddings/part_00000.parquet", output / "timings/part_00000.parquet"):
             os.link(path, path.with_stem(stem))

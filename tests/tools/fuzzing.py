@@ -34,6 +34,7 @@ class Target:
     make: Callable[[int, int], Any]
     attempt: Callable[[Any], str]
     spare_bytes: int = SPARE_BYTES
+    deadline_s: float = DEADLINE_S
 
 
 def run_child(target: Target, seed: int, start: int, stop: int) -> None:
@@ -47,7 +48,7 @@ def run_child(target: Target, seed: int, start: int, stop: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (used + target.spare_bytes, resource.RLIM_INFINITY))
     for number in range(start, stop):
         made = target.make(seed, number)
-        signal.setitimer(signal.ITIMER_REAL, DEADLINE_S)  # no handler: SIGALRM ends the process, even inside C
+        signal.setitimer(signal.ITIMER_REAL, target.deadline_s)  # no handler: SIGALRM ends the process, even inside C
         began = time.perf_counter()
         outcome = target.attempt(made)
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -80,11 +81,13 @@ def run(target: Target, seed: int, start: int, count: int) -> int:
             print(f"input {number}: {what} (exit status {child.returncode})", file=sys.stderr)
             tally[what] += 1
             number += 1
+    bad = {word: tally.pop(word, 0) for word in ("crashes", "hangs")}
+    outcomes = ", ".join(f"{count} {word}" for word, count in sorted(tally.items()))
     print(
-        f"{number - start} inputs: {tally['decoded']} decoded, {tally['refused']} refused, slowest {slowest:.0f} ms, "
-        f"memory +{grew:.0f} MiB, {tally['crashes']} crashes, {tally['hangs']} hangs"
+        f"{number - start} inputs: {outcomes}, slowest {slowest:.0f} ms, memory +{grew:.0f} MiB, "
+        f"{bad['crashes']} crashes, {bad['hangs']} hangs"
     )
-    return int(tally["crashes"] + tally["hangs"] > 0)
+    return int(sum(bad.values()) > 0)
 
 
 def main(target: Target, text: str | None) -> int:

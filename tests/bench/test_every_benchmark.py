@@ -1,0 +1,68 @@
+"""Every benchmark is imported and runs at its smallest size, so that none breaks unnoticed."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import archive_cost, end_to_end, host_path, many_shards, memory
+from tests.tools.commands import ROOT
+
+BENCH = ROOT / "bench"
+NAMES = sorted(path.stem for path in BENCH.glob("*.py"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_can_be_imported(name: str) -> None:
+    assert importlib.import_module(f"bench.{name}").__doc__
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("test_")])
+def test_each_function_runs_once(name: str, tmp_path: Path) -> None:
+    """As ``pytest bench`` runs it; a ratio to a yardstick is written for every function."""
+    report = tmp_path / "report.json"
+    options = ["--smallest", "-q", "-p", "no:cacheprovider", f"--benchmark-json={report}", f"--basetemp={tmp_path}/b"]
+    command = [sys.executable, "-m", "pytest", f"bench/{name}.py", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert all(one["extra_info"]["ratio"] > 0 for one in json.loads(report.read_text())["benchmarks"])
+
+
+def test_end_to_end(tmp_path: Path) -> None:
+    target = tmp_path / "found.json"
+    sizes = ["--cells", "3", "--rounds", "1", "--seconds", "0"]
+    end_to_end.main(["--models", "rcf", "--engines", "torch", "--precisions", "fp32", *sizes, "--output", str(target)])
+    (found,) = json.loads(target.read_text())["results"]
+    assert (found["model"], found["engine"], found["precision"]) == ("rcf", "torch", "fp32")
+    assert min(found["end_to_end"], found["model_alone"], found["reference_style"]) > 0
+
+
+def test_host_path(tmp_path: Path) -> None:
+    target = tmp_path / "found.json"
+    host_path.main(["--cells", "4", "--model", "rcf", "--cell-ms", "1", "--pixels", "noisy", "--output", str(target)])
+    content = json.loads(target.read_text())
+    assert set(content["pixels"]["noisy"]["cpu_ms_per_cell"]) == set(host_path.KINDS)
+
+
+def test_many_shards(tmp_path: Path) -> None:
+    target = tmp_path / "found.json"
+    many_shards.main(["--shards", "2", "--resumes", "1", "--output", str(target)])
+    assert json.loads(target.read_text())["shards"] == 2
+
+
+def test_memory(tmp_path: Path) -> None:
+    target = tmp_path / "found.json"
+    memory.main(["--cells", "1", "--output", str(target)])
+    assert set(json.loads(target.read_text())["peak_bytes"]) == {"1"}
+
+
+def test_archive_cost(capsys: pytest.CaptureFixture[str]) -> None:
+    archive_cost.main([])
+    page = archive_cost.PAGE.read_text()
+    assert archive_cost.bytes_table() in page  # what stands in the documentation is what it computes
+    assert "cells/s a GPU" in capsys.readouterr().out
