@@ -39,6 +39,11 @@ def counted(count: int) -> str:
     return plural(count, "cell")
 
 
+def encoding(name: str) -> str:
+    """How the pixels of a GeoTIFF are packed, for people: 'none' is 'uncompressed'."""
+    return "uncompressed" if name == "none" else name
+
+
 def size(count: float) -> str:
     """'812 kB', '3.4 GB': decimal units."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -43,6 +43,7 @@ NO_TEMPORARY = "there is no folder for temporary files: set TMPDIR to one that c
 
 app = App(
     name="mtembed",
+    usage="Usage: mtembed [run] --model NAME [OPTIONS] SHARDS...\n       mtembed COMMAND [OPTIONS]",
     help="Turn Earth-observation archives in Major TOM layout into embeddings.",
     version=__version__,
     help_format="plaintext",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from mtembed.cli.options import SPEECH, Talk
-from mtembed.text import plural, size
+from mtembed.text import encoding, plural, size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -86,7 +86,9 @@ def _bands(facts: Mapping[str, Any]) -> list[RenderableType]:
     for name, band in facts["bands"].items():
         column = columns[name]
         packed = f"{column['bytes'] / column['plain_bytes']:.0%}" if column["plain_bytes"] else "-"
-        words = [kinds(band[key]) for key in ("dtype", "size", "pixel", "encoding", "layout", "nodata_tag")]
+        packings = {encoding(name): count for name, count in band["encoding"].items()}
+        words = [kinds(band[key]) for key in ("dtype", "size", "pixel")]
+        words += [kinds(packings), kinds(band["layout"]), kinds(band["nodata_tag"])]
         rows.append([name, *words, _share(band["nodata_share"]), column["codec"], size(column["bytes"]), packed])
     phrase, headings, rows = shared(BANDS, rows)
     table = Columns(headings, rows, numbers=NUMBERS)
