@@ -163,7 +163,7 @@ def test_a_hanging_worker_is_replaced(archive: Path, expected: dict[str, bytes],
     assert embeddings(tmp_path / "out") == expected
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_the_first_signal_ends_gracefully_and_says_how_to_go_on(
     archive: Path, expected: dict[str, bytes], tmp_path: Path, number: int
 ) -> None:
