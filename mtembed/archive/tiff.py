@@ -13,8 +13,6 @@ says which way it took:
 from __future__ import annotations
 
 import math
-import threading
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from mtembed.archive import gdal
 from mtembed.archive.tiff_tags import INTEGERS, Bytes, Directory, georeference, nodata
 from mtembed.errors import DecodeError
 
@@ -33,6 +32,7 @@ _ENCODINGS = {1: "none", 5: "lzw", 7: "jpeg", 8: "deflate", 32773: "packbits", 3
               34925: "lzma", 50000: "zstd", 50001: "webp"}  # fmt: skip
 _PREDICTABLE = {5, 8, 32946, 34925, 50000}  # the codecs for which libtiff reads tag 317
 _KINDS = {1: "uint", 2: "int", 3: "float", 4: "uint"}  # SampleFormat; 4 is "undefined"
+_USUAL = {262: (0, 1), 266: (1,), 284: (1, 2)}  # photometric: grey; fill order; planes, which one sample has not
 _MAX_SIDE = 2**31 - 1  # GDAL's
 _MAX_SAMPLES = 16
 _MAX_BLOCK_SHARE, _SPARE_BLOCK_PX = 4, 2**20  # a tile may be larger than a small image, but not without limit
@@ -44,7 +44,8 @@ class TiffInfo:
 
     ``left``/``top`` is the outer corner of the upper-left pixel in CRS units, pixels go east and south.  ``offsets``
     and ``counts`` are int64 [blocks], row-major, inside the blob; count 0 is a block that was never written and reads
-    as ``nodata``, or 0.  ``plain``: one sample per pixel, of whole bytes in the usual bit order.
+    as ``nodata``, or 0.  ``plain``: one sample per pixel, of whole bytes in the usual bit order, in blocks whose
+    sizes, or what stands for them, are told; GDAL decodes the others.
     """
 
     rows: int
@@ -91,17 +92,14 @@ def parse(blob: npt.NDArray[np.uint8]) -> TiffInfo:
     predictor = directory.integer(317, 1) if compression in _PREDICTABLE else 1
     if predictor not in (1, 2, 3):
         raise DecodeError(f"the TIFF has an unknown predictor ({predictor})")
-    tiled = 322 in directory
-    if tiled:
-        block_rows, block_cols = directory.integer(323), directory.integer(322)
-    else:
-        block_rows, block_cols = min(rows, directory.integer(278, rows)), cols
-    limit = _MAX_BLOCK_SHARE * rows * cols + _SPARE_BLOCK_PX
-    if not 0 < block_rows * block_cols <= limit:
-        raise DecodeError(f"the TIFF claims blocks of {block_rows} x {block_cols} px")
+    tiled, block_rows, block_cols = _block_shape(directory, rows, cols)
     number = -(-rows // block_rows) * -(-cols // block_cols)
-    offsets, counts = _blocks(directory, number, (324, 325) if tiled else (273, 279))
+    offsets, counts = _blocks(directory, number, tiled)
     epsg, left, top, width, height = georeference(directory)
+    tag = nodata(directory, dtype)
+    usual = samples == 1 and bits == 8 * dtype.itemsize and 338 not in directory
+    usual &= all(directory.integer(key, 1) in values for key, values in _USUAL.items())
+    holes_known = (tag is not None or 42113 not in directory) and (number > 1 or tiled or not offsets[0])
     return TiffInfo(
         rows=rows,
         cols=cols,
@@ -119,8 +117,8 @@ def parse(blob: npt.NDArray[np.uint8]) -> TiffInfo:
         top=top,
         pixel_width=width,
         pixel_height=height,
-        nodata=nodata(directory, dtype),
-        plain=samples == 1 and bits == 8 * dtype.itemsize and directory.integer(266, 1) == 1,
+        nodata=tag,
+        plain=usual and (holes_known or bool(counts.all())),
     )
 
 
@@ -133,21 +131,46 @@ def _dtype(bits: int, sample_format: int) -> np.dtype[Any]:
     return np.dtype(f"{kind}{max(width, 32) if kind == 'float' else width}")
 
 
-def _blocks(directory: Directory, number: int, tags: tuple[int, int]) -> tuple[Sizes, Sizes]:
-    """Offsets and byte counts of the first band's ``number`` strips or tiles, all inside the blob."""
-    lists = []
-    for tag in tags:
-        values = directory.values(tag, INTEGERS)
-        if values is None or values.size < number:
-            raise DecodeError(f"the TIFF lists {0 if values is None else values.size} of its {number} blocks")
-        lists.append(values[:number].astype(np.uint64))
-    offsets, counts = lists
-    offsets[counts == 0] = 0
+def _block_shape(directory: Directory, rows: int, cols: int) -> tuple[bool, int, int]:
+    """Whether these are tiles, and their or the strips' rows and columns."""
+    tiled = 322 in directory
+    if tiled:
+        block_rows, block_cols = directory.integer(323), directory.integer(322)
+    else:
+        block_rows, block_cols = min(rows, directory.integer(278, rows)), cols
+    limit = _MAX_BLOCK_SHARE * rows * cols + _SPARE_BLOCK_PX
+    if not 0 < block_rows * block_cols <= limit:
+        raise DecodeError(f"the TIFF claims blocks of {block_rows} x {block_cols} px")
+    return tiled, block_rows, block_cols
+
+
+def _blocks(directory: Directory, number: int, tiled: bool) -> tuple[Sizes, Sizes]:
+    """Offsets and byte counts of the first band's ``number`` strips or tiles, all inside the blob.
+
+    The size of an only strip may be missing or 0: libtiff then takes what is left, and here the count stays 0.
+    """
+    tags, others = ((324, 325), (273, 279)) if tiled else ((273, 279), (324, 325))
+    if any(tag in directory for tag in others):
+        raise DecodeError(
+            f"the TIFF has {'strip' if tiled else 'tile'} tags, but lies in {'tile' if tiled else 'strip'}s"
+        )
+    offsets = _listed(directory, tags[0], number)
+    only = number == 1 and not tiled
+    counts = np.zeros(1, np.uint64) if only and tags[1] not in directory else _listed(directory, tags[1], number)
+    if not only:
+        offsets[counts == 0] = 0
     size = np.uint64(directory.blob.size)
     outside = (offsets > size) | (counts > size - offsets)
     if outside.any():
         raise DecodeError(f"block {int(outside.argmax())} of {number} lies outside the blob")
     return offsets.astype(np.int64), counts.astype(np.int64)
+
+
+def _listed(directory: Directory, tag: int, number: int) -> npt.NDArray[np.uint64]:
+    values = directory.values(tag, INTEGERS)
+    if values is None or values.size < number:
+        raise DecodeError(f"the TIFF lists {0 if values is None else values.size} of its {number} blocks")
+    return values[:number].astype(np.uint64)
 
 
 def decode_into(blob: npt.NDArray[np.uint8], info: TiffInfo, out: npt.NDArray[Any]) -> str:
@@ -251,6 +274,9 @@ def _unpack_raw(blob: Bytes, offsets: Sizes, counts: Sizes, sizes: Sizes, out: B
 def _unpack_lzw(blob: Bytes, offsets: Sizes, counts: Sizes, sizes: Sizes, out: Bytes) -> None:
     from mtembed.archive.lzw import decode_strips
 
+    first, second = (blob[np.minimum(offsets + i, blob.size - 1)] for i in (0, 1))
+    if ((counts >= 2) & (first == 0) & (second & 1 == 1)).any():
+        raise DecodeError("the LZW codes are of the old style, from before TIFF 6.0")  # libtiff's own test
     broken = decode_strips(blob, offsets, counts, sizes, out)
     if broken >= 0:
         raise DecodeError(f"the LZW code of block {broken} is broken or too short")
@@ -278,20 +304,6 @@ def _decode_in_libtiff(blob: Bytes, info: TiffInfo, out: npt.NDArray[Any]) -> No
     decode(blob, out=out)
 
 
-_GDAL_FILE = threading.Lock()
-
-
 def _decode_in_gdal(blob: Bytes, info: TiffInfo, out: npt.NDArray[Any]) -> None:
-    """GDAL's GTiff driver on a copy of the blob, with no file beside it to look at."""
-    import rasterio
-
-    with _GDAL_FILE, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        alone = rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", GDAL_PAM_ENABLED=False)
-        memory = rasterio.MemoryFile(blob.tobytes(), dirname="mtembed", filename="blob.tif")  # a name fit for messages
-        with alone, memory, memory.open(driver="GTiff") as dataset:
-            if (dataset.height, dataset.width, dataset.dtypes[0]) != (*out.shape, out.dtype.name):
-                raise DecodeError(f"GDAL sees {dataset.height} x {dataset.width} {dataset.dtypes[0]}")
-            if dataset.block_shapes[0] != (info.block_rows, info.block_cols):
-                raise DecodeError(f"GDAL sees blocks of {dataset.block_shapes[0]} px")
-            dataset.read(1, out=out)
+    chopped = info.offsets.size == 1 and not info.tiled and info.compression == _NONE  # by libtiff, into strips of 8 kB
+    gdal.decode(blob, out, None if chopped else (info.block_rows, info.block_cols))

@@ -6,6 +6,7 @@ Tags are those of TIFF 6.0, BigTIFF and OGC GeoTIFF 1.1; where these leave a cho
 from __future__ import annotations
 
 import math
+import re
 import struct
 from typing import Any, Literal
 
@@ -13,11 +14,23 @@ import numpy as np
 import numpy.typing as npt
 
 from mtembed.errors import DecodeError
+from mtembed.geo.utm import NORTH, is_utm
 
 Bytes = npt.NDArray[np.uint8]
 
 _FIELDS = {1: "u1", 2: "u1", 3: "u2", 4: "u4", 12: "f8", 16: "u8"}  # TIFF field type -> numpy
 INTEGERS, _TEXT, _DOUBLES = (1, 3, 4, 16), (2,), (12,)
+_WHOLE_NUMBER = re.compile(rb"-?[0-9]{1,7}")  # the nodata tag of most files; a float32 holds it exactly
+_CITATIONS = 256  # bytes of text that a plain UTM file may have
+_CITATION_KEYS = (1026, 2049, 3073)
+_UTM_KEYS = {
+    (1024, 1),
+    (1025, 1),
+    (1025, 2),
+    (2048, 4326),
+    (2054, 9102),
+    (3076, 9001),
+}  # projected, area or point, WGS 84, ...
 
 
 class Directory:
@@ -78,53 +91,78 @@ class Directory:
 
 def georeference(directory: Directory) -> tuple[int | None, float, float, float, float]:
     """(epsg, left, top, pixel width, pixel height), north up.  Raises DecodeError if rotated, missing or not finite."""
-    keys = _geokeys(directory)
     scale, tie, matrix = (directory.values(tag, _DOUBLES) for tag in (33550, 33922, 34264))
-    if scale is not None and tie is not None and scale.size >= 2 and tie.size >= 6 and scale[0] and scale[1]:
+    if scale is not None and scale.size >= 2 and scale[0] and scale[1]:
+        if tie is None or tie.size < 6:
+            raise DecodeError("the TIFF has no georeference")
         width, height = float(scale[0]), abs(float(scale[1]))
         left, top = float(tie[3]) - float(tie[0]) * width, float(tie[4]) + float(tie[1]) * height
-    elif matrix is not None and matrix.size >= 16:
+    elif matrix is not None and matrix.size == 16:
         width, height, left, top = float(matrix[0]), -float(matrix[5]), float(matrix[3]), float(matrix[7])
         if matrix[1] or matrix[4]:
             raise DecodeError("the GeoTIFF is rotated against its CRS")
     else:
         raise DecodeError("the TIFF has no georeference")
-    if keys.get(1025) == 2:  # RasterPixelIsPoint: the tie point is the centre of the pixel
+    epsg, centred = _crs(directory)
+    if centred:  # RasterPixelIsPoint: the tie point is the centre of the pixel
         left, top = left - width * 0.5, top + height * 0.5
     if not (all(map(math.isfinite, (left, top, width, height))) and width > 0 and height > 0):
         raise DecodeError("the GeoTIFF's transform is not a north-up grid of finite numbers")
-    return _epsg(keys), left, top, width, height
+    return epsg, left, top, width, height
 
 
-def _geokeys(directory: Directory) -> dict[int, int]:
-    """The GeoKeys whose value is a code in the key directory itself."""
-    values = directory.values(34735, (3,))
-    if values is None or values.size < 4:
-        return {}
-    keys = values[4 : 4 + 4 * min(int(values[3]), values.size // 4 - 1)].reshape(-1, 4).tolist()
-    return {key: value for key, location, _, value in keys if location == 0}
+def _entries(keys: npt.NDArray[Any]) -> list[tuple[int, int, int, int]]:
+    """The GeoKeys (key, tag that holds the value or 0, count, value or its place); none where the list is cut off."""
+    if keys.size < 4 or keys.size < 4 + 4 * int(keys[3]):
+        return []
+    return [tuple(entry) for entry in keys[4 : 4 + 4 * int(keys[3])].reshape(-1, 4).tolist()]
 
 
-def _epsg(keys: dict[int, int]) -> int | None:
-    """ProjectedCRS (3072), or GeodeticCRS (2048) unless the model type (1024) is projected; None if neither is set."""
-    model = keys.get(1024)
-    code = keys.get(3072, 0) if model in (None, 1) else 0
-    if not code and model != 1:
-        code = keys.get(2048, 0)
-    if code and not 1024 <= code < 32767:  # 32767 is "user-defined"
-        raise DecodeError(f"the GeoTIFF's CRS has no EPSG code ({code})")
-    return code or None
+def _crs(directory: Directory) -> tuple[int | None, bool]:
+    """The EPSG code of the GeoKeys, None without any, and whether a pixel is a point.
+
+    GDAL is asked about all but the keys of a plain UTM zone.  Raises DecodeError where it knows no EPSG code, or none
+    that a cell can be in.
+    """
+    keys, text = directory.values(34735, (3,)), directory.values(34737, _TEXT)
+    if keys is None or not keys.size:
+        return None, False
+    plain = _utm_zone(_entries(keys), b"" if text is None else text[:_CITATIONS].tobytes())
+    if plain:
+        return plain
+    from mtembed.archive import gdal
+
+    doubles = directory.values(34736, _DOUBLES)
+    nothing = np.empty(0, np.uint8)
+    return gdal.crs_of(keys, nothing if doubles is None else doubles, nothing if text is None else text)
+
+
+def _utm_zone(entries: list[tuple[int, int, int, int]], text: bytes) -> tuple[int, bool] | None:
+    """A zone of WGS 84 / UTM and whether a pixel is a point, where the keys are those that GDAL writes, no others."""
+    found = {key: (tag, value) for key, tag, _, value in entries}
+    code = found.get(3072, (0, 0))[1]
+    if not is_utm(code) or found.get(1024) != (0, 1) or [entry[0] for entry in entries] != sorted(found):
+        return None
+    name = f"WGS 84 / UTM zone {code % 100}{'N' if code in NORTH else 'S'}"
+    for key, tag, count, value in entries:  # GDAL takes units and names in other keys for corrections of the code
+        if key in _CITATION_KEYS:
+            usual = tag == 34737 and text[value : value + count].strip(b"|\0").decode("latin-1") in (name, "WGS 84")
+        else:
+            usual = tag == 0 and (key == 3072 or (key, value) in _UTM_KEYS)
+        if not usual:
+            return None
+    return code, found.get(1025) == (0, 2)
 
 
 def nodata(directory: Directory, dtype: np.dtype[Any]) -> float | None:
-    """GDAL's nodata tag, where it is a number that the samples can hold."""
+    """The nodata tag as GDAL reads it, where samples can hold that number."""
     text = directory.values(42113, _TEXT)
-    if text is None:
+    if text is None or not text.size:
         return None
-    try:
-        value = float(text[:64].tobytes().split(b"\0")[0])
-    except ValueError:
-        return None
-    if dtype.kind == "f":
-        return value if not math.isfinite(value) or abs(value) <= np.finfo(dtype).max else None
-    return value if np.iinfo(dtype).min <= value <= np.iinfo(dtype).max else None
+    written = text.tobytes().split(b"\0")[0]
+    if _WHOLE_NUMBER.fullmatch(written):
+        value = float(written)
+        return value if dtype.kind == "f" or np.iinfo(dtype).min <= value <= np.iinfo(dtype).max else None
+    from mtembed.archive import gdal
+
+    return gdal.nodata_of(text[: gdal.KEYS_LIMIT].tobytes(), dtype)

@@ -22,6 +22,9 @@ from mtembed.types import CellRecord, FloatArray
 Doubles = npt.NDArray[np.float64]
 Geometries = npt.NDArray[np.object_]
 
+_ROUNDINGS = 1e4  # a side is at least so many steps of its coordinates' double
+_LEAST_AREA = 1e-18  # m2 or square degrees: far below a pixel's
+
 
 @dataclass(frozen=True, slots=True)
 class Footprints:
@@ -49,7 +52,8 @@ def footprints(records: Sequence[CellRecord]) -> Footprints:
     """Compute the footprints of all fragments of ``records``.
 
     CellError (stage ``write``) names a CRS that is unknown, or the first cell that has no outline in longitude and
-    latitude: a corner that cannot be transformed, or a fragment around a pole.
+    latitude: a corner that is not on Earth, a fragment around a pole, one that is larger than a half of the Earth or
+    so small that rounding takes its shape.
     """
     counts = [len(record.offsets) for record in records]
     pixels = _pixels(records)
@@ -57,7 +61,7 @@ def footprints(records: Sequence[CellRecord]) -> Footprints:
     boxes = _projected_boxes(records, pixels, counts)
     rings = _rings(boxes, epsg)
     turns = _turns(rings)
-    lost = turns.sum(axis=1) != 0  # NaN where a corner has no longitude
+    lost = ~_shaped(boxes) | ~_on_earth(rings, turns)
     if lost.any():
         record = records[int(np.searchsorted(np.cumsum(counts), lost.argmax(), side="right"))]
         raise CellError(f"{record.grid_cell} has no outline on Earth in EPSG:{record.georeference.epsg}", "write")
@@ -91,13 +95,40 @@ def _projected_boxes(records: Sequence[CellRecord], pixels: npt.NDArray[np.int32
 
 
 @functools.cache
-def _to_wgs84(epsg: int) -> pyproj.Transformer:
+def transformer(epsg: int) -> pyproj.Transformer:
+    """From ``EPSG:<epsg>`` to longitude and latitude in WGS84.  Raises CellError (stage ``write``) where there is none.
+
+    The CRS must be projected, or of longitude and latitude: heights, geocentric and compound ones are refused.
+    """
     try:
-        return pyproj.Transformer.from_crs(f"EPSG:{epsg}", "EPSG:4326", always_xy=True)
+        crs = pyproj.CRS.from_epsg(epsg)
+        if not (crs.is_projected or crs.is_geographic) or crs.is_compound or len(crs.axis_info) != 2:
+            raise CellError(
+                f"EPSG:{epsg} is a {crs.type_name}: cells need a projected CRS or a 2D geographic one", "write"
+            )
+        return pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
     except pyproj.exceptions.ProjError as error:
         raise CellError(
             f"EPSG:{epsg} is no CRS that PROJ can bring to longitude and latitude: {error}", "write"
         ) from error
+
+
+def _shaped(boxes: Doubles) -> npt.NDArray[np.bool_]:
+    """Which boxes [n, 4] have sides that rounding leaves alone, and an area."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    with np.errstate(all="ignore"):
+        fine = sides > _ROUNDINGS * np.spacing(abs(boxes).max(axis=1, keepdims=True))
+        return np.asarray(fine.all(axis=1) & (sides.prod(axis=1) > _LEAST_AREA) & np.isfinite(sides).all(axis=1))
+
+
+def _on_earth(rings: Doubles, turns: Doubles) -> npt.NDArray[np.bool_]:
+    """Which rings [n, 5, 2] with their turns [n, 4] lie on Earth, anticlockwise, around no pole."""
+    with np.errstate(all="ignore"):
+        longitude = rings[:, :, 0] + 360.0 * np.pad(np.cumsum(turns, axis=1), ((0, 0), (1, 0)))
+        x, y = longitude - longitude[:, :1], rings[:, :, 1] - rings[:, :1, 1]
+        area = (x[:, :-1] * y[:, 1:] - x[:, 1:] * y[:, :-1]).sum(axis=1) / 2
+        inside = (abs(rings) <= (180.0, 90.0)).all(axis=(1, 2))  # False where a corner has no longitude
+        return np.asarray(inside & (turns.sum(axis=1) == 0) & (np.ptp(x, axis=1) < 180.0) & (area > _LEAST_AREA))
 
 
 def _rings(boxes: Doubles, epsg: npt.NDArray[np.int64]) -> Doubles:
@@ -107,7 +138,7 @@ def _rings(boxes: Doubles, epsg: npt.NDArray[np.int64]) -> Doubles:
     for code in np.unique(epsg).tolist():
         chosen = epsg == code
         x, y = corners[chosen].reshape(-1, 2).T
-        rings[chosen] = np.column_stack(_to_wgs84(code).transform(x, y)).reshape(-1, 5, 2)
+        rings[chosen] = np.column_stack(transformer(code).transform(x, y)).reshape(-1, 5, 2)
     return rings
 
 

@@ -22,7 +22,10 @@ from rasterio.transform import Affine
 
 from mtembed.archive import tiff
 from mtembed.errors import DecodeError
+from tests import fuzz_against_gdal
 from tests.fuzz_tiff import CORNER, Blob, attempt, encode, entries, mutate, rewrite, seeds
+from tests.tools.tiffs import ASCII, LONG, SHORT, geokeys
+from tests.tools.tiffs import tiff as tag_by_tag
 
 CODECS: list[tuple[str, int]] = [("none", 1), *itertools.product(("lzw", "deflate", "zstd"), (1, 2, 3))]
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -196,6 +199,8 @@ def test_decodes_in_place_into_shared_memory() -> None:
 
 GOOD = encode(pixels("uint16", 64, 64), compress="lzw")
 RAW = encode(pixels("uint16", 64, 64))
+STRIPS = encode(pixels("uint16", 64, 64), blockysize=8)
+SMALL = pixels("uint16", 12, 16)
 BIG = encode(pixels("uint16", 64, 64), BIGTIFF="YES")
 TILED = encode(pixels("uint16", 64, 64), compress="deflate", tiled=True, blockxsize=32, blockysize=32)
 HOSTILE: dict[str, tuple[Blob, str]] = {
@@ -222,7 +227,9 @@ HOSTILE: dict[str, tuple[Blob, str]] = {
     "2**64 - 1 strips": (rewrite(BIG, 273, count=2**64 - 1), "tag 273 lie outside"),
     "no strips": (rewrite(GOOD, 273, count=0), "lists 0 of its"),
     "offsets missing": (rewrite(GOOD, 273, name=40000), "lists 0 of its"),
-    "counts missing": (rewrite(GOOD, 279, name=40000), "lists 0 of its"),
+    "counts missing": (rewrite(STRIPS, 279, name=40000), "lists 0 of its"),
+    "tiles under the tags of strips": (tag_by_tag(SMALL, {322: (LONG, [16]), 323: (LONG, [16])}), "strip tags"),
+    "strips and tiles": (tag_by_tag(SMALL, {324: (LONG, [8]), 325: (LONG, [8])}), "tile tags"),
     "width as text": (rewrite(GOOD, 256, kind=2), "tag 256 has the wrong type"),
     "width as double": (rewrite(GOOD, 256, kind=12), "tag 256 has the wrong type"),
     "unknown type": (rewrite(GOOD, 259, kind=99), "tag 259 has the wrong type"),
@@ -325,3 +332,100 @@ def test_failing_decoders_print_nothing(capfd: pytest.CaptureFixture[str]) -> No
 def test_mutated_blobs_decode_or_are_refused(seed: int) -> None:
     rng = np.random.default_rng(seed)
     assert attempt(mutate(seeds()[rng.integers(0, len(seeds()))], rng)) in ("decoded", "refused")
+
+
+PROJECTED, POINT = (1024, 0, 1, 1), (1025, 0, 1, 2)
+UTM = (3072, 0, 1, 32719)
+
+
+def epsg(*keys: tuple[int, int, int, int], doubles: tuple[float, ...] = (), text: str = "") -> int | None:
+    return tiff.parse(tag_by_tag(SMALL, dict(geokeys(keys, doubles, text)))).epsg
+
+
+@pytest.mark.parametrize(
+    ("keys", "code"),
+    [
+        (((1024, 0, 1, 32767), (2048, 0, 1, 4326), UTM), 32719),
+        (((1024, 0, 1, 0), (2048, 0, 1, 4326), UTM), None),
+        (((1024, 0, 1, 32767), (2048, 0, 1, 4326)), None),
+        (((1024, 0, 1, 2), (2048, 0, 1, 4326)), 4326),
+        ((UTM,), 32719),
+        ((PROJECTED, UTM, (3076, 0, 1, 9001)), 32719),
+        # a zone by its parts, 16119 is UTM 19 south: GDAL finds its code
+        ((PROJECTED, (2048, 0, 1, 4326), (3072, 0, 1, 32767), (3074, 0, 1, 16119)), 32719),
+    ],
+)
+def test_the_crs_is_the_one_that_gdal_reads(keys: tuple[tuple[int, int, int, int], ...], code: int | None) -> None:
+    assert epsg(*keys) == code
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ((PROJECTED, UTM, (3076, 0, 1, 9002)), "no EPSG code"),  # feet
+        ((PROJECTED, (2048, 0, 1, 4267), UTM), "no EPSG code"),  # another datum
+        (((1024, 0, 1, 3), (2048, 0, 1, 4326)), "Geocentric"),
+        ((PROJECTED, (3072, 0, 1, 5609)), "Vertical"),
+        (((1024, 0, 1, 2), (2048, 0, 1, 4979)), "3D"),
+        ((PROJECTED, (3072, 0, 1, 32767), (3074, 0, 1, 16119)), "no EPSG code"),  # no datum
+    ],
+)
+def test_a_crs_that_cells_cannot_be_in_is_refused(keys: tuple[tuple[int, int, int, int], ...], message: str) -> None:
+    with pytest.raises(DecodeError, match=message) as error:
+        epsg(*keys)
+    assert "\n" not in str(error.value)
+
+
+def test_a_citation_may_change_the_unit() -> None:
+    words = "IMAGINE GeoTIFF Support|LUnits = feet|"
+    with pytest.raises(DecodeError, match="no EPSG code"):
+        epsg(PROJECTED, (1026, 34737, len(words), 0), UTM, text=words)
+
+
+def test_a_pixel_may_be_a_point() -> None:
+    area, point = (tiff.parse(tag_by_tag(SMALL, dict(geokeys((PROJECTED, *keys, UTM))))) for keys in ((), (POINT,)))
+    assert (area.left - point.left, point.top - area.top) == (5.0, 5.0)
+
+
+@pytest.mark.parametrize(
+    "text", ["-1.797e308", "1e400", "abc", "1,5", "NAN", "-nan", "0x10", " 7", "", "-3.4028235e+38"]
+)
+def test_nodata_texts_are_read_as_gdal_reads_them(text: str, recwarn: pytest.WarningsRecorder) -> None:
+    blob = tag_by_tag(pixels("float32", 3, 4), {42113: (ASCII, text.encode() + b"\0")})
+    assert fuzz_against_gdal.attempt(blob) == "decoded"
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("changes", [{279: (LONG, [0])}, {279: None}])
+@pytest.mark.parametrize("codec", ["none", "deflate"])
+def test_an_only_strip_whose_size_is_not_told_is_read(changes: dict[int, Any], codec: str) -> None:
+    codes, strips = {}, None
+    if codec == "deflate":
+        codes, strips = {259: (SHORT, [8])}, [zlib.compress(SMALL.tobytes())]
+    blob = tag_by_tag(SMALL, {**codes, **changes}, strips=strips)
+    assert np.array_equal(decode(blob)[1], SMALL)
+    assert_as_rasterio(blob)
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_large_strip_that_libtiff_cuts_is_read(samples: int) -> None:
+    """Uncompressed and of more than 8 kB, with odd bits or several bands: GDAL decodes it, and sees other strips."""
+    plane = pixels("uint16", 96, 96) % 4096
+    stack = np.stack([plane] * samples)
+    options: dict[str, Any] = {"nbits": 12} if samples == 1 else {"interleave": "pixel"}
+    assert assert_as_rasterio(encode(stack, blockysize=96, **options))[1] == "rasterio"
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (3, 4), (40, 50)])
+def test_old_lzw_is_read(shape: tuple[int, int]) -> None:
+    plane = np.arange(np.prod(shape), dtype=np.uint16).reshape(shape)
+    blob = tag_by_tag(plane, {259: (SHORT, [5])}, strips=[fuzz_against_gdal.old_lzw(plane.tobytes())])
+    assert decode(blob)[2] == "rasterio" and np.array_equal(decode(blob)[1], plane)
+
+
+@pytest.mark.parametrize("kind", fuzz_against_gdal.KINDS)
+def test_tags_mean_what_they_mean_to_gdal(kind: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """A small share of ``fuzz_against_gdal.py``."""
+    outcomes = [fuzz_against_gdal.attempt(fuzz_against_gdal.one_input(kind, 7, number)) for number in range(150)]
+    assert {outcome.partition(":")[0] for outcome in outcomes} == {"decoded", "refused"}, outcomes
+    assert capfd.readouterr().out == ""

@@ -1,7 +1,7 @@
 """A long fuzz run: mutated inputs in child processes with little memory to spare and a deadline for each.
 
-A child that dies is replaced and its input counts as a crash or a hang.  Used by ``fuzz_tiff.py`` and
-``fuzz_parquet.py``, which say how to start it.
+A child that dies is replaced and its input counts as a crash or a hang.  Used by the ``fuzz_*.py``, which say how to
+start it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ ENDLESS = 1000  # deaths of a child after which the run is given up
 @dataclass(frozen=True)
 class Target:
     """What is fuzzed: ``warm_up`` loads and compiles everything, ``make`` (seed, number) gives the input with that
-    number, ``attempt`` tries it and says ``decoded`` or ``refused``."""
+    number, ``attempt`` tries it and says ``decoded``, ``refused`` or ``differs: HOW``.  ``arguments`` follow the
+    name of the script."""
 
     script: str
     warm_up: Callable[[], None]
@@ -35,6 +36,7 @@ class Target:
     attempt: Callable[[Any], str]
     spare_bytes: int = SPARE_BYTES
     deadline_s: float = DEADLINE_S
+    arguments: tuple[str, ...] = ()
 
 
 def run_child(target: Target, seed: int, start: int, stop: int) -> None:
@@ -50,8 +52,10 @@ def run_child(target: Target, seed: int, start: int, stop: int) -> None:
         made = target.make(seed, number)
         signal.setitimer(signal.ITIMER_REAL, target.deadline_s)  # no handler: SIGALRM ends the process, even inside C
         began = time.perf_counter()
-        outcome = target.attempt(made)
+        outcome, _, how = target.attempt(made).partition(": ")
         signal.setitimer(signal.ITIMER_REAL, 0)
+        if how:
+            print(f"input {number}: {how}", file=sys.stderr)
         print(outcome, (time.perf_counter() - began) * 1e3, flush=True)
     print("grew", (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - usage) / 1024, flush=True)
 
@@ -63,6 +67,7 @@ def run(target: Target, seed: int, start: int, count: int) -> int:
         command = [
             sys.executable,
             target.script,
+            *target.arguments,
             "--child",
             *map(str, ("--seed", seed, "--start", number, "--count", stop - number)),
         ]
@@ -81,11 +86,11 @@ def run(target: Target, seed: int, start: int, count: int) -> int:
             print(f"input {number}: {what} (exit status {child.returncode})", file=sys.stderr)
             tally[what] += 1
             number += 1
-    bad = {word: tally.pop(word, 0) for word in ("crashes", "hangs")}
+    bad = {word: tally.pop(word, 0) for word in ("crashes", "hangs", "differs")}
     outcomes = ", ".join(f"{count} {word}" for word, count in sorted(tally.items()))
     print(
         f"{number - start} inputs: {outcomes}, slowest {slowest:.0f} ms, memory +{grew:.0f} MiB, "
-        f"{bad['crashes']} crashes, {bad['hangs']} hangs"
+        f"{bad['crashes']} crashes, {bad['hangs']} hangs, {bad['differs']} differences"
     )
     return int(sum(bad.values()) > 0)
 
