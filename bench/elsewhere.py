@@ -11,22 +11,18 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mtembed import models
 from mtembed.config import RunConfig
-from mtembed.dataset.settings import Settings
+from mtembed.dataset.settings import cpu_layout
 from mtembed.messages import Embedded, EmbedTask, Ready, WorkerReady
-from mtembed.ring import Ring
 from mtembed.run import process, worker
 from mtembed.run.embed import Run
-from mtembed.run.pipeline import Crew
 from mtembed.run.plan import plan
-from mtembed.run.sizes import Sizes
 
 CELL_MS = "MTEMBED_BENCH_CELL_MS"
 
@@ -34,7 +30,7 @@ CELL_MS = "MTEMBED_BENCH_CELL_MS"
 def device(name: str, job: worker.Job, send: Callable[[Any], None]) -> worker.Service:
     """A cell takes so many milliseconds of the clock, none of the processor's."""
     rings, seconds = worker.Rings(job), float(os.environ[CELL_MS]) / 1e3
-    some = np.random.default_rng(1).standard_normal((64, models.get(job.work).dim), np.float32)
+    some = np.random.default_rng(1).standard_normal((64, models.get(job.work.model).dim), np.float32)
     free_at = time.monotonic()
 
     def take(task: EmbedTask) -> Iterable[Embedded]:
@@ -50,28 +46,28 @@ def device(name: str, job: worker.Job, send: Callable[[Any], None]) -> worker.Se
     return worker.Service(take)
 
 
-class Elsewhere(Run):
-    """A run with that device worker."""
-
-    def _crews(self, settings: Settings, layout: Sizes, rings: list[Ring]) -> dict[str, Crew]:
-        crews = super()._crews(settings, layout, rings)
-        job = worker.Job(tuple((ring.fd, ring.shape) for ring in rings), self.plan.spec.name)
-        inherited = [ring.fd for ring in rings]
-
-        def start(name: str, lane: int) -> process.Worker:
-            return process.start("device", name, job, inherited, module="bench.elsewhere")
-
-        return {**crews, "device": replace(crews["device"], start=start, count=1)}
+def start(
+    kind: str,
+    name: str,
+    job: worker.Job,
+    inherited: Sequence[int] = (),
+    environment: Mapping[str, str] | None = None,
+) -> process.Worker:
+    """The product's workers, but those of the device; these share the time of a cell among themselves."""
+    if kind != "device":
+        return process.start(kind, name, job, inherited, environment)
+    workers = cpu_layout(models.get(job.work.model))[0]
+    cell_ms = {CELL_MS: str(float(os.environ[CELL_MS]) * workers)}
+    return process.start(kind, name, job, inherited, {**(environment or {}), **cell_ms}, module="bench.elsewhere")
 
 
 def main() -> None:
     if sys.argv[1] == "run":
         model, output, *shards = sys.argv[2:]
         weights = None if model == "rcf" else "random:1"
-        Elsewhere(plan(RunConfig(tuple(shards), model=model, weights=weights, output=output))).execute()
+        Run(plan(RunConfig(tuple(shards), model=model, weights=weights, output=output)), start=start).execute()
     else:
-        worker.KINDS["device"] = device
-        worker.main()
+        worker.main({**worker.KINDS, "device": device})
 
 
 if __name__ == "__main__":

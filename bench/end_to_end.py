@@ -34,7 +34,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mtembed import machine as this_machine
-from mtembed.dataset.manifest import versions
+from mtembed.dataset.origin import versions
 
 ROOT = Path(__file__).resolve().parents[1]
 

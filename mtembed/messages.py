@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mtembed.types import Cell, CellRecord, CellTiming, DecodedCell, PartInfo, Source, Weights
+from mtembed.types import Cell, CellRecord, CellTiming, DecodedCell, PartInfo, ShardFacts, Source, Weights
 
 Key = tuple[int, int | None]  # (shard, row group); None stands for the shard itself
 
@@ -302,4 +302,4 @@ class PartFinished:
     """The part is under its final name; ``facts`` go into the manifest."""
 
     key: Key
-    facts: dict[str, Any]
+    facts: ShardFacts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 
 def duration(seconds: float) -> str:
     """'3 h 05 min', '4 min 10 s' or '12 s'."""
@@ -51,3 +53,8 @@ def size(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"
+
+
+def printable(name: str) -> str:
+    """A file's name as text: bytes in it that are not UTF-8 become escapes such as ``\\xe9``."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

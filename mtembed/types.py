@@ -8,6 +8,7 @@ are on the ground.  Rows and columns count in pixels of the finest band, from th
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -210,6 +211,53 @@ class DecodedCell:
     record: CellRecord
     subtract: int = 0
     nodata_value: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFacts:
+    """What a dataset keeps of a shard: its fingerprint, and counts of what became of its cells.
+
+    ``warnings``, ``encodings`` and ``baselines`` count cells, ``offset_removed`` is the number of cells whose
+    radiometric offset was taken off, ``part_bytes`` the size of the part's file.
+    """
+
+    shard: str
+    size: int
+    mtime_ns: int
+    rows: int
+    footer_sha256: str
+    cells: int
+    failed: int
+    embeddings: int
+    warnings: Mapping[str, int]
+    encodings: Mapping[str, int]
+    baselines: Mapping[str, int]
+    offset_removed: int
+    part_bytes: int
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        return Fingerprint(self.size, self.mtime_ns, self.rows, self.footer_sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class CrewSizes:
+    """Numbers of worker processes."""
+
+    decode: int
+    device: int
+    write: int
+
+
+@dataclass(frozen=True, slots=True)
+class Roofline:
+    """What each stage can do alone: milliseconds of a cell in one worker, cells per second of its crew (0: no limit was
+    found), bytes of blobs that one worker reads per second, and cells per second end to end at best."""
+
+    alone_ms: Mapping[str, float]
+    limits: Mapping[str, float]
+    read_bytes_per_s: float
+    best: float
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mtembed.dataset.folder import read_json
+from mtembed.dataset.atomic import read_json
 from mtembed.dataset.part import PART_KEY
 from mtembed.dataset.rows import Dtype, schema
 from mtembed.errors import OutputError, UsageError

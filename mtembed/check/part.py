@@ -90,7 +90,7 @@ def _check_timings(order: PartOrder, found: FileFindings) -> PartContent | None:
     if file is None:
         return None
     with file:
-        if not _same_schema(file.schema_arrow, timing_table((), {}).schema, found):
+        if not _same_schema(file.schema_arrow, timing_table(()).schema, found):
             return None
         try:
             table = file.read(use_threads=False)

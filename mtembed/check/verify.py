@@ -12,7 +12,6 @@ import dataclasses
 import fcntl
 import hashlib
 import json
-import re
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,20 +25,15 @@ from mtembed.archive.shards import find_shards, fingerprint, open_shard
 from mtembed.check.findings import Findings, Problem, Verdict
 from mtembed.check.part import PartContent, PartOrder, check_part
 from mtembed.check.rows import Expected
-from mtembed.dataset.folder import WORK, Dataset, read_json
-from mtembed.dataset.manifest import totals
-from mtembed.dataset.settings import Settings
+from mtembed.dataset.folder import WORK, Dataset
+from mtembed.dataset.manifest import Manifest as Record
+from mtembed.dataset.manifest import read, totals
 from mtembed.errors import MtembedError, ShardError, UsageError
 from mtembed.parquet import UNREADABLE, first_line
 
 __all__ = ["Problem", "Verdict", "sentence", "verify"]
 
 AGAIN = "run the same command again to finish"
-SHARED_NAME = re.compile(r"manifest-(\d+)-of-(\d+)\.json")
-FACTS: dict[str, type] = {
-    "shard": str, "size": int, "rows": int, "footer_sha256": str, "cells": int, "failed": int, "embeddings": int,
-    "warnings": dict, "encodings": dict, "baselines": dict, "offset_removed": int, "part_bytes": int,
-}  # fmt: skip
 Tick = Callable[[int, int], None]
 
 
@@ -48,6 +42,7 @@ class Manifest:
     """One process's manifest, with the parts of it that the checks rely on."""
 
     dataset: Dataset
+    record: Record
     content: dict[str, Any]
 
     @property
@@ -81,7 +76,7 @@ def verify(root: Path, shards: Sequence[Path] = (), tick: Tick = lambda done, to
     """
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder: name the output folder of a run")
-    if not (list(root.glob("manifest*.json")) or (root / "embeddings").is_dir()):
+    if not (Dataset(root).manifests() or (root / "embeddings").is_dir()):
         raise UsageError(f"{root} has neither a manifest nor embeddings: name the output folder of a run")
     inputs = {path.name: path for path in find_shards(str(path) for path in shards)}
     findings = Findings()
@@ -124,7 +119,7 @@ def _several(count: int, noun: str) -> str:
 
 def _read_manifests(root: Path, findings: Findings) -> list[Manifest]:
     """All that can be used; processes that are missing or do not belong together are problems."""
-    paths = sorted(root.glob("manifest*.json"))
+    paths = Dataset(root).manifests()
     if not paths:
         findings.add("manifest", "manifest.json", f"there is no manifest: {AGAIN}")
     found = [manifest for path in paths if (manifest := _read_manifest(path, findings)) is not None]
@@ -141,41 +136,19 @@ def _read_manifests(root: Path, findings: Findings) -> list[Manifest]:
 
 
 def _read_manifest(path: Path, findings: Findings) -> Manifest | None:
-    """The manifest, if it has what the checks rely on."""
-    match = SHARED_NAME.fullmatch(path.name)
-    if match is None and path.name != "manifest.json":
-        findings.add("manifest", path.name, "this is not a manifest's name")
-        return None
+    """The manifest, if it is one of the process that its name says."""
+    dataset = Dataset.of_manifest(path)
     try:
-        content = read_json(path)
+        record = read(path)
     except MtembedError as error:
         findings.add("manifest", path.name, str(error))
         return None
-    count = int(match[2]) if match else 1
-    problem = _shape(content, count)
-    if problem:
-        findings.add("manifest", path.name, f"{problem}: restore the manifest, or start over with --fresh")
+    made_by = record.settings.shard_count
+    if made_by != dataset.count:
+        problem = f"it is named for {dataset.count} processes and was made by one of {made_by}"
+        findings.add("manifest", path.name, f"{problem}: give it its name back")
         return None
-    return Manifest(Dataset(path.parent, int(match[1]) if match else 0, count), content)
-
-
-def _shape(content: Mapping[str, Any], count: int) -> str:
-    """What a manifest lacks, or nothing."""
-    settings, shards = content.get("settings"), content.get("shards")
-    if not isinstance(settings, dict) or not isinstance(shards, dict):
-        return "it has no settings or no shards"
-    missing = sorted({entry.name for entry in dataclasses.fields(Settings)} - settings.keys())
-    if missing:
-        return f"its settings lack {', '.join(missing)}"
-    if settings["shard_count"] != count:
-        return f"it is named for {count} processes and was made by one of {settings['shard_count']}"
-    if not isinstance(content.get("model"), dict) or not isinstance(content["model"].get("dim"), int):
-        return "it does not say the length of a vector"
-    for stem, facts in shards.items():
-        odd = [name for name, kind in FACTS.items() if not isinstance(facts.get(name), kind)]
-        if odd:
-            return f"what it says about {stem} lacks {', '.join(odd)}"
-    return ""
+    return Manifest(dataset, record, record.as_json())
 
 
 def _check_same_settings(first: Manifest, other: Manifest, findings: Findings) -> None:
@@ -187,10 +160,10 @@ def _check_same_settings(first: Manifest, other: Manifest, findings: Findings) -
 def _check_manifest(manifest: Manifest, findings: Findings) -> None:
     """Sums, and the model's own numbers."""
     found = findings.of(manifest.name)
-    sums, stored = totals(manifest.shards), manifest.content.get("totals", {})
+    sums, stored = dataclasses.asdict(totals(manifest.record.shards)), manifest.content["totals"]
     for name, value in sums.items():
-        if stored.get(name) != value:
-            found.add("manifest", f"totals give {name} {stored.get(name)}, the shards add up to {value}")
+        if stored[name] != value:
+            found.add("manifest", f"totals give {name} {stored[name]}, the shards add up to {value}")
     settings, model = manifest.settings, manifest.content["model"]
     try:
         spec = models.get(settings["model"])

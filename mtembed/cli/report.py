@@ -47,7 +47,7 @@ def report(
 
 def write_page(path: Path, content: str) -> None:
     """The page, complete or not at all.  Raises OutputError."""
-    from mtembed.dataset.folder import write_atomically
+    from mtembed.dataset.atomic import write_atomically
     from mtembed.errors import OutputError
 
     try:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from mtembed.archive.shards import fingerprint
 from mtembed.dataset import columns as forms
-from mtembed.dataset.folder import read_json
+from mtembed.dataset.atomic import read_json
 from mtembed.errors import OutputError, UsageError
 from mtembed.parquet import UNREADABLE, first_line
 from mtembed.types import Fingerprint

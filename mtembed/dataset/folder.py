@@ -1,4 +1,4 @@
-"""The output folder: its paths, its lock, its manifest, and what in it is done.
+"""The output folder: its paths, its lock, and what in it is done.
 
     DIR/embeddings/STEM.parquet, DIR/timings/STEM.parquet, DIR/failures.jsonl, DIR/manifest.json, DIR/README.md
     DIR/.mtembed/         only while a run is unfinished: the lock, journals of open parts, files before their rename
@@ -13,17 +13,21 @@ import errno
 import fcntl
 import json
 import os
+import re
+import secrets
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+from mtembed.dataset.atomic import new_file, open_own, rename_whole
 from mtembed.errors import LockedError, OutputError
 
 WORK = ".mtembed"
+FOLDERS = ("embeddings", "timings")
 LOCK_PATIENCE_S = 5.0
+MANIFEST_NAME = re.compile(r"manifest(?:-(\d{1,9})-of-(\d{1,9}))?\.json")
 
 
 class Dataset:
@@ -35,6 +39,14 @@ class Dataset:
         self.count = count
         self.work = root / WORK
         self._lock_fd: int | None = None
+
+    @classmethod
+    def of_manifest(cls, path: Path) -> Dataset:
+        """The process whose manifest has this name.  Raises ValueError where it is not a manifest's name."""
+        match = MANIFEST_NAME.fullmatch(path.name)
+        if match is None:
+            raise ValueError(f"{path.name} is not a manifest's name")
+        return cls(path.parent, int(match[1] or 0), int(match[2] or 1))
 
     @property
     def _suffix(self) -> str:
@@ -49,6 +61,10 @@ class Dataset:
         return self.root / f"failures{self._suffix}.jsonl"
 
     @property
+    def card_path(self) -> Path:
+        return self.root / "README.md"
+
+    @property
     def lock_path(self) -> Path:
         return self.work / f"lock{self._suffix}"
 
@@ -61,23 +77,41 @@ class Dataset:
     def journal(self, stem: str) -> Path:
         return self.work / f"{stem}.journal"
 
-    def unfinished(self, final: Path) -> Path:
-        """Where a file of the dataset is written before it is renamed to ``final``."""
-        return self.work / f"{final.parent.name}-{final.name}.tmp"
+    def manifests(self) -> list[Path]:
+        """Manifests in the folder, of this and of other processes."""
+        try:
+            return sorted(path for path in self.root.iterdir() if MANIFEST_NAME.fullmatch(path.name))
+        except FileNotFoundError:
+            return []
 
     def done_stems(self) -> set[str]:
         """Stems of all finished parts, from three folder listings."""
-        return (_stems(self.root / "embeddings", ".parquet") & _stems(self.root / "timings", ".parquet")) - _stems(
-            self.work, ".journal"
-        )
+        whole = stems(self.root / "embeddings", ".parquet") & stems(self.root / "timings", ".parquet")
+        return whole - stems(self.work, ".journal")
+
+    # -- files that become whole ------------------------------------------------------------------------------------
+
+    def unfinished(self) -> Path:
+        """A new and empty file, where one of the dataset is written before its rename.  Raises OSError."""
+        path = self.work / f"unfinished{self._suffix}-{secrets.token_hex(8)}.tmp"
+        os.close(new_file(path))
+        return path
+
+    def write(self, path: Path, text: str) -> None:
+        """A file of the dataset, complete or not at all.  Raises OSError."""
+        scratch = self.unfinished()
+        with scratch.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        rename_whole(scratch, path)
 
     def create(self) -> None:
-        """Make the folders.  Raises OutputError with the cause."""
-        try:
-            for folder in (self.root / "embeddings", self.root / "timings", self.work):
-                folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(output_problem(self.root, error)) from error
+        """Make the folders of parts.  Raises OSError."""
+        for name in FOLDERS:
+            (self.root / name).mkdir(parents=True, exist_ok=True)
+
+    # -- the lock ---------------------------------------------------------------------------------------------------
 
     @property
     def lock_fd(self) -> int:
@@ -88,32 +122,56 @@ class Dataset:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process and its writers.  Raises LockedError naming the holder."""
-        self._lock_fd = self._acquire()
+        """Hold the folder for this process and its writers; made if need be, and removed if nothing came into it.
+
+        Raises LockedError naming the holder, OutputError where the folder cannot be used.
+        """
         try:
+            made = _make(self.work)
+            self._lock_fd = self._acquire()
+        except OSError as error:
+            raise OutputError(output_problem(self.root, error)) from error
+        try:
+            self._sweep()
             yield
         finally:
             with contextlib.suppress(OSError):
+                self._sweep()
                 self.lock_path.unlink()
-                self.work.rmdir()  # only when nothing is left to resume
+                for folder in (self.work, *(self.root / name for name in FOLDERS), *reversed(made)):
+                    with contextlib.suppress(OSError):
+                        folder.rmdir()  # only where nothing is left in it
             os.close(self._lock_fd)
             self._lock_fd = None
+
+    @contextlib.contextmanager
+    def others_locked(self) -> Iterator[None]:
+        """Hold the locks of all other processes that share, or shared, the folder.  Raises LockedError."""
+        with contextlib.ExitStack() as stack:
+            for path in sorted(self.work.glob("lock*")):
+                if path == self.lock_path:
+                    continue
+                fd = open_own(path)
+                stack.callback(os.close, fd)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    holder = _held_by(self.root, fd)
+                    raise LockedError(f"{holder}: --fresh removes nothing beside it") from None
+            yield
 
     def _acquire(self) -> int:
         deadline = time.monotonic() + LOCK_PATIENCE_S
         while True:
-            try:
-                self.work.mkdir(exist_ok=True)
-                fd = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            except OSError as error:
-                raise OutputError(output_problem(self.root, error)) from error
+            self.work.mkdir(exist_ok=True)
+            fd = open_own(self.lock_path)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                holder = os.pread(fd, 4096, 0).decode("utf-8", "replace")
+                holder = _held_by(self.root, fd)
                 os.close(fd)
                 if time.monotonic() > deadline:
-                    raise LockedError(_held_by(self.root, holder)) from None
+                    raise LockedError(f"{holder}: wait for it, or choose another --output") from None
                 time.sleep(0.1)
                 continue
             if _same_file(fd, self.lock_path):
@@ -126,55 +184,12 @@ class Dataset:
         os.ftruncate(fd, 0)
         os.pwrite(fd, json.dumps(who).encode(), 0)
 
-    def clear(self, stems: Iterable[str] | None = None) -> None:
-        """``--fresh``: remove the parts of ``stems`` (None: of every stem) and this process's manifest."""
-        everything = _stems(self.root / "embeddings", ".parquet") | _stems(self.root / "timings", ".parquet")
-        everything |= _stems(self.work, ".journal")
-        for stem in everything if stems is None else stems:
-            for path in (self.part(stem), self.timings(stem), self.journal(stem)):
+    def _sweep(self) -> None:
+        """Remove what a process of ours was writing when it was killed."""
+        name = re.compile(rf"unfinished{re.escape(self._suffix)}-[0-9a-f]{{16}}\.tmp")
+        for path in self.work.iterdir():
+            if name.fullmatch(path.name):
                 path.unlink(missing_ok=True)
-        manifests = self.siblings() if stems is None else [self.manifest_path]
-        for path in (*manifests, self.failures_path):
-            path.unlink(missing_ok=True)
-
-    def siblings(self) -> list[Path]:
-        """Manifests in the folder, of this and of other processes."""
-        return sorted(self.root.glob("manifest*.json"))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write beside and rename, so that no reader ever sees half a file.  Raises OSError."""
-    scratch = path.with_name(f".{path.name}.tmp")
-    with scratch.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; raises OutputError where the file cannot be read as one."""
-    try:
-        if not path.is_file():  # a pipe of that name would never end
-            raise ValueError("it is no file")
-        return json_object(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{path.name} cannot be read ({error}): restore it, or start over with --fresh") from error
-
-
-def json_object(text: str | bytes) -> dict[str, Any]:
-    """The object that a JSON text holds, whoever wrote it.  Raises ValueError for any other text."""
-    try:
-        content = json.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    if not isinstance(content, dict):
-        raise ValueError("it is not a JSON object")
-    return content
 
 
 def now() -> str:
@@ -191,16 +206,30 @@ def output_problem(root: Path, error: OSError) -> str:
         errno.ENOENT: "it was removed: run the same command again",
         errno.ENOTDIR: "a file stands in its way: choose another --output",
         errno.EEXIST: "a file stands in its way: choose another --output",
+        errno.ELOOP: "a link stands in the way of one of its files: remove the link, or choose another --output",
+        errno.ENAMETOOLONG: "choose a shorter --output",
     }.get(error.errno or 0, "check its permissions or choose another --output")
     return f"the output folder {root.name} cannot be written ({error.strerror}): {advice}"
 
 
-def _stems(folder: Path, suffix: str) -> set[str]:
+def stems(folder: Path, suffix: str) -> set[str]:
+    """Stems of the files of a folder that have a suffix; none where there is no folder."""
     try:
         with os.scandir(folder) as entries:
             return {entry.name[: -len(suffix)] for entry in entries if entry.name.endswith(suffix)}
     except FileNotFoundError:
         return set()
+
+
+def _make(work: Path) -> list[Path]:
+    """Make the work folder and what is above it; returns those that were not there.  Raises OSError, also for a link
+    in its place."""
+    missing = [folder for folder in reversed(work.parents) if not folder.exists()]
+    for folder in (*missing, work):
+        folder.mkdir(exist_ok=True)
+    if work.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(work))
+    return missing
 
 
 def _same_file(fd: int, path: Path) -> bool:
@@ -210,10 +239,17 @@ def _same_file(fd: int, path: Path) -> bool:
         return False
 
 
-def _held_by(root: Path, text: str) -> str:
+def _held_by(root: Path, fd: int) -> str:
     try:
-        who = json.loads(text)
-        holder = f"process {who['pid']} on {who['host']} since {who['since']}"
-    except (ValueError, KeyError, TypeError):
+        who = json.loads(os.pread(fd, 4096, 0))
+        holder = f"process {int(who['pid'])} on {_word(who['host'])} since {_word(who['since'])}"
+    except (ValueError, KeyError, TypeError, RecursionError):
         holder = "another process"
-    return f"the output folder {root.name} is in use by {holder}: wait for it, or choose another --output"
+    return f"the output folder {root.name} is in use by {holder}"
+
+
+def _word(text: object) -> str:
+    """What somebody wrote into the lock, as far as it is a word.  Raises ValueError."""
+    if not re.fullmatch(r"[\w.:-]{1,64}", str(text)):
+        raise ValueError(text)
+    return str(text)

@@ -1,83 +1,208 @@
-"""``manifest.json``: what made this dataset.  Built here, written by ``run.py``, read by resume, report and verify."""
+"""``manifest.json``: what made this dataset.  Its types, and the one reader of it.
+
+A manifest lies in a folder that others may write to, so ``read`` trusts nothing: types, ranges and names of files are
+checked, and whatever is wrong becomes one sentence.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections import Counter
-from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtembed import __version__
+import msgspec
+
+from mtembed.dataset.atomic import is_file_name, read_regular
 from mtembed.dataset.settings import Settings
-from mtembed.geo.fragments import FragmentGrid
-from mtembed.models import ModelSpec
+from mtembed.errors import OutputError
+from mtembed.messages import DecodedBands, PrecisionCheck
+from mtembed.types import CrewSizes, Normalisation, Roofline, ShardFacts
 
-LIBRARIES = ("torch", "timm", "numpy", "pyarrow", "numba", "imagecodecs", "rasterio", "pyproj", "shapely")
-DATA_LICENCE = "contains modified Copernicus Sentinel data; Major TOM Core is CC-BY-SA-4.0"
-
-
-def describe(spec: ModelSpec, settings: Settings, side: tuple[int, int]) -> dict[str, Any]:
-    """The part of the manifest that is known before the first cell; ``side`` is a typical cell in pixels."""
-    grid = FragmentGrid.of(*side, settings.fragment_size, settings.overlap, settings.border_shift)
-    return {
-        "mtembed": __version__,
-        "settings": settings.as_json(),
-        "model": {
-            "name": spec.name,
-            "title": spec.title,
-            "bands": list(spec.bands_for(settings.source)),
-            "dim": spec.dim,
-            "normalisation": dataclasses.asdict(spec.normalisation_for(settings.source)),
-            "citation": spec.citation,
-        },
-        "weights": {
-            "file": settings.weights,
-            "sha256": settings.weights_sha256,
-            "published": spec.published.file if spec.published else None,
-            "random": settings.weights.startswith("random:") and spec.trained,
-            "licence": spec.licence,
-        },
-        "data_licence": DATA_LICENCE,
-        "fragment_grid": {
-            "typical_cell": list(side),
-            "fragment_size": settings.fragment_size,
-            "row_offsets": list(grid.row_offsets),
-            "col_offsets": list(grid.col_offsets),
-            "uncovered_share": grid.uncovered,
-        },
-        "versions": {"python": sys.version.split()[0], **versions()},
-        "command": command_line(sys.argv),
-    }
+MOST_ROWS = 2**31  # of a shard, whose row groups have 32-bit numbers
+LARGEST = 2**63 - 1  # of a count, as in Arrow's int64
+Event = Mapping[str, int | float | str | None]
+"""One note of a kind that may come several times, as its ``as_json`` gives it."""
 
 
-def versions() -> dict[str, str]:
-    """Versions of the libraries that shape the result, without importing them."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """The model as it was when the dataset was made: ``bands`` in the network's order, ``dim`` values in a vector."""
+
+    name: str
+    title: str
+    bands: tuple[str, ...]
+    dim: int
+    normalisation: Normalisation
+    citation: str
 
 
-def command_line(argv: list[str]) -> str:
-    """The command with every path cut to its last part: no user names, no folders."""
-    words = ["mtembed", *(Path(word).name if "/" in word else word for word in argv[1:])]
-    return " ".join(words[:40]) + (f" ... and {len(words) - 40} more" if len(words) > 40 else "")
+@dataclass(frozen=True, slots=True)
+class WeightsFacts:
+    """The weights: the file's name (or ``random:SEED``), its sha256, the published file's name, whether untrained."""
+
+    file: str
+    sha256: str
+    published: str | None
+    random: bool
+    licence: str
 
 
-def totals(shards: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class GridFacts:
+    """How a typical cell (rows, columns in px) is cut: offsets of the fragments in px, share of pixels in none."""
+
+    typical_cell: tuple[int, int]
+    fragment_size: int
+    row_offsets: tuple[int, ...]
+    col_offsets: tuple[int, ...]
+    uncovered_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """What workers told of the run."""
+
+    precision_check: PrecisionCheck | None = None
+    decoded_bands: DecodedBands | None = None
+    batch_halved: tuple[Event, ...] = ()
+    dropped_cards: tuple[Event, ...] = ()
+    unpinned: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
     """Sums over the shards' facts."""
-    counted: dict[str, Counter[str]] = {name: Counter() for name in ("warnings", "encodings", "baselines")}
-    for facts in shards.values():
-        for name, counter in counted.items():
-            counter.update(facts[name])
-    sums = {
-        name: sum(facts[name] for facts in shards.values())
-        for name in ("cells", "failed", "embeddings", "offset_removed")
-    }
-    return {"shards": len(shards), **sums, **{name: dict(sorted(c.items())) for name, c in counted.items()}}
+
+    shards: int
+    cells: int
+    failed: int
+    embeddings: int
+    offset_removed: int
+    warnings: Mapping[str, int]
+    encodings: Mapping[str, int]
+    baselines: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What made a dataset, and what is in it.
+
+    ``shards`` are the finished parts by stem, ``input`` the names of the shards that they
+    are, or are to be, made of (with a limit on its cells those of all processes);
+    ``starts`` are times (UTC, ISO 8601) of the last starts, of which there were ``runs``; ``complete``: the run came to
+    its end.  ``seconds`` is wall time over all starts; it and the fields after it are None until they are known.
+    """
+
+    started: str
+    runs: int
+    devices: tuple[str, ...]
+    notes: Notes
+    starts: tuple[str, ...]
+    input: tuple[str, ...] | None
+    mtembed: str
+    settings: Settings
+    model: ModelFacts
+    weights: WeightsFacts
+    data_licence: str
+    fragment_grid: GridFacts
+    versions: Mapping[str, str]
+    command: str
+    warnings: tuple[str, ...]
+    complete: bool
+    shards: Mapping[str, ShardFacts]
+    totals: Totals
+    kernels: tuple[str, ...] = ()
+    workers: CrewSizes | None = None
+    roofline: Roofline | None = None
+    seconds: float | None = None
+    cells_per_s: float | None = None
+    ended: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data with the keys of ``manifest.json`` in their order; what is not known is left out."""
+        content: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
+        content["notes"] = {name: note for name, note in content["notes"].items() if note}
+        absent = [f.name for f in dataclasses.fields(self) if getattr(self, f.name) == f.default]
+        return {name: value for name, value in content.items() if name not in absent}
+
+
+def read(path: Path) -> Manifest:
+    """The manifest in a file.  Raises OutputError, in one sentence, where there is none that can be used."""
+    try:
+        content = read_regular(path)
+    except OSError as error:
+        raise OutputError(f"{path.name} cannot be read ({error.strerror}): {_ADVICE}") from error
+    try:
+        manifest = msgspec.json.decode(content, type=Manifest)
+        _check(manifest)
+    except (ValueError, RecursionError) as error:  # msgspec's own errors are ValueErrors
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else _words(str(error))
+        raise OutputError(f"{path.name} is not a manifest of mtembed ({reason}): {_ADVICE}") from error
+    return manifest
+
+
+_ADVICE = "restore it, or choose another --output"
+
+
+def totals(shards: Mapping[str, ShardFacts]) -> Totals:
+    """Sums over the shards' facts."""
+    every = shards.values()
+    return Totals(
+        shards=len(shards),
+        cells=sum(facts.cells for facts in every),
+        failed=sum(facts.failed for facts in every),
+        embeddings=sum(facts.embeddings for facts in every),
+        offset_removed=sum(facts.offset_removed for facts in every),
+        warnings=_added(facts.warnings for facts in every),
+        encodings=_added(facts.encodings for facts in every),
+        baselines=_added(facts.baselines for facts in every),
+    )
+
+
+def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for one in counts:
+        found.update(one)
+    return dict(sorted(found.items()))
+
+
+# -- what is read may be anything -------------------------------------------------------------------------------------
+
+
+def _check(manifest: Manifest) -> None:
+    """Raises ValueError for values of the right type that no run can have written."""
+    settings = manifest.settings
+    least = {"fragment_size": 1, "batch": 1, "threads": 1, "shard_count": 1, "limit": 1}
+    _require_counts("settings", settings, least)
+    if not 0.0 <= settings.overlap < 1.0 or not 0.0 <= settings.max_nodata <= 1.0:
+        raise ValueError("a share of its settings is not between 0 and 1")
+    if settings.bbox is not None and len(settings.bbox) != 4:
+        raise ValueError("its box does not have four numbers")
+    _require_counts("model", manifest.model, {"dim": 1})
+    _require_counts("manifest", manifest, {})
+    if manifest.workers:
+        _require_counts("workers", manifest.workers, {})
+    for stem, facts in manifest.shards.items():
+        if not is_file_name(stem) or Path(facts.shard).stem != stem or not is_file_name(facts.shard):
+            raise ValueError(f"{stem!r:.80} is not the name of a part")
+        _require_counts(stem, facts, {})
+        if facts.rows >= MOST_ROWS:
+            raise ValueError(f"the shard of {stem} has {facts.rows} rows")
+
+
+def _require_counts(where: str, record: Any, least: Mapping[str, int]) -> None:
+    """Whole numbers and counts of a record are at least 0, or what is named, and fit into 63 bit."""
+    for entry in dataclasses.fields(record):
+        value = getattr(record, entry.name)
+        numbers = value.values() if isinstance(value, dict) else (value,)
+        for number in numbers:
+            if isinstance(number, int | float) and not least.get(entry.name, 0) <= number <= LARGEST:
+                raise ValueError(f"{entry.name} of {where} is {number}")
+
+
+def _words(message: str) -> str:
+    """A message of msgspec as part of a sentence: "Expected `int`, got `str` - at `$.shards`"."""
+    return message.replace("`", "").replace(" - at $.", " at ").replace(" - at $", "").replace("$.", "")

@@ -17,6 +17,7 @@ from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -25,9 +26,10 @@ import pyarrow.parquet as pq
 from mtembed.dataset.folder import Dataset
 from mtembed.dataset.journal import Entry, Journal
 from mtembed.dataset.rows import PartWriter, build_table, row_groups, schema
-from mtembed.errors import CellError, SettingsError
+from mtembed.errors import CellError, OutputError, SettingsError
 from mtembed.geo.footprint import footprints
-from mtembed.types import CellRecord, CellTiming, PartInfo
+from mtembed.parquet import UNREADABLE, first_line
+from mtembed.types import CellRecord, CellTiming, PartInfo, ShardFacts
 
 PART_KEY = b"mtembed"
 SHARD_KEY = b"mtembed.shard"
@@ -101,18 +103,18 @@ class OpenPart:
         self.journal.append(timing, record, stored)
         timing.write = (perf_counter() - started) * 1e3
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> ShardFacts:
         """Write the part and its timings, rename both, remove the journal.  Returns the shard's facts."""
         started = perf_counter()
-        final, scratch = self.dataset.part(self.info.stem), self.dataset.unfinished(self.dataset.part(self.info.stem))
+        final, scratch = self.dataset.part(self.info.stem), self.dataset.unfinished()
         rows = self._write_embeddings(scratch)
         timings = self.all_timings()
         share = (perf_counter() - started) * 1e3 / max(1, len(self.journal.entries))
         for row in self.journal.entries:
             self.journal.entries[row].timing.write += share
-        facts = self._facts(timings, rows)
+        facts = self._facts(timings, rows, scratch.stat().st_size)
         timings_final = self.dataset.timings(self.info.stem)
-        timings_scratch = self.dataset.unfinished(timings_final)
+        timings_scratch = self.dataset.unfinished()
         pq.write_table(timing_table(timings, facts), timings_scratch, compression="zstd")
         for source, target in ((scratch, final), (timings_scratch, timings_final)):
             _sync(source)
@@ -162,25 +164,26 @@ class OpenPart:
         vectors = self.journal.vectors(entries, dtype, dim)
         return build_table([e.record for e in entries if e.record], vectors, dtype, self.job.extras)
 
-    def _facts(self, timings: Sequence[CellTiming], rows: int) -> dict[str, Any]:
+    def _facts(self, timings: Sequence[CellTiming], rows: int, part_bytes: int) -> ShardFacts:
         """What the manifest keeps of a shard."""
         counted = {row for row, t in self.earlier.timings.items() if t.status == "ok"} if self.earlier else set()
         records = [e.record for row, e in self.journal.entries.items() if e.record and row not in counted]
-        earlier = self.earlier.facts if self.earlier else {}
-        baselines = Counter(earlier.get("baselines", {})) + Counter(r.baseline for r in records if r.baseline)
+        earlier = self.earlier.facts if self.earlier else None
+        baselines = Counter(r.baseline for r in records if r.baseline) + Counter(earlier.baselines if earlier else {})
+        removed = sum(r.offset_removed for r in records) + (earlier.offset_removed if earlier else 0)
         ok = [timing for timing in timings if timing.status == "ok"]
-        return {
-            "shard": self.info.name,
+        return ShardFacts(
+            shard=self.info.name,
             **dataclasses.asdict(self.info.fingerprint),
-            "cells": len(ok),
-            "failed": len(timings) - len(ok),
-            "embeddings": rows,
-            "warnings": dict(sorted(Counter(_kind(w) for t in timings for w in t.warnings).items())),
-            "encodings": dict(sorted(Counter(t.encoding for t in ok if t.encoding).items())),
-            "baselines": dict(sorted(baselines.items())),
-            "offset_removed": earlier.get("offset_removed", 0) + sum(r.offset_removed for r in records),
-            "part_bytes": self.dataset.unfinished(self.dataset.part(self.info.stem)).stat().st_size,
-        }
+            cells=len(ok),
+            failed=len(timings) - len(ok),
+            embeddings=rows,
+            warnings=dict(sorted(Counter(_kind(w) for t in timings for w in t.warnings).items())),
+            encodings=dict(sorted(Counter(t.encoding for t in ok if t.encoding).items())),
+            baselines=dict(sorted(baselines.items())),
+            offset_removed=removed,
+            part_bytes=part_bytes,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +206,10 @@ class EarlierPart:
         for row, count in json.loads(self.file.metadata.metadata[PART_KEY])["cells"]:
             self.cells[row] = StoredCell(row, count, start)
             start += count
-        self.timings, self.facts = read_timings(timings) if timings.exists() else ({}, {})
+        self.timings: dict[int | None, CellTiming] = {}
+        self.facts: ShardFacts | None = None
+        if timings.exists():
+            self.timings, self.facts = read_timings(timings)
         self._group: tuple[int, pa.Table] = (-1, None)  # the last one that was read, of which several pieces are cut
 
     @classmethod
@@ -239,14 +245,15 @@ def as_stored(vectors: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[Any]:
     return stored
 
 
-def timing_table(timings: Sequence[CellTiming], facts: dict[str, Any]) -> pa.Table:
+def timing_table(timings: Sequence[CellTiming], facts: ShardFacts | None = None) -> pa.Table:
     """The timing rows of a part; the shard's facts ride in the schema's metadata."""
     columns = {}
     for field in dataclasses.fields(CellTiming):
         columns[field.name] = pa.array(
             [getattr(t, field.name) for t in timings], _TIMING_TYPES.get(field.name, pa.float64())
         )
-    return pa.table(columns).replace_schema_metadata({SHARD_KEY: json.dumps(facts)})
+    content = dataclasses.asdict(facts) if facts else {}
+    return pa.table(columns).replace_schema_metadata({SHARD_KEY: json.dumps(content)})
 
 
 _TIMING_TYPES: dict[str, pa.DataType] = {
@@ -261,17 +268,32 @@ _TIMING_TYPES: dict[str, pa.DataType] = {
 }
 
 
-def read_timings(path: Path) -> tuple[dict[int | None, CellTiming], dict[str, Any]]:
-    """Timing rows by row group, and the shard's facts."""
-    table = pq.read_table(path, use_threads=False)
-    rows = [CellTiming(**{**row, "warnings": tuple(row["warnings"])}) for row in table.to_pylist()]
-    return {row.row_group: row for row in rows}, json.loads(table.schema.metadata[SHARD_KEY])
+def read_timings(path: Path) -> tuple[dict[int | None, CellTiming], ShardFacts]:
+    """Timing rows by row group, and the shard's facts.  Raises OutputError where the file is not one of timings."""
+    try:
+        table = pq.read_table(path, use_threads=False)
+        rows = [CellTiming(**{**row, "warnings": tuple(row["warnings"])}) for row in table.to_pylist()]
+        return {row.row_group: row for row in rows}, _stored_facts(table.schema)
+    except (*UNREADABLE, KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
 
 
-def read_facts(path: Path) -> dict[str, Any]:
-    """A shard's facts from the footer of its timings."""
-    facts: dict[str, Any] = json.loads(pq.read_schema(path).metadata[SHARD_KEY])
+def read_facts(path: Path) -> ShardFacts:
+    """A shard's facts from the footer of its timings.  Raises OutputError where the file is not one of timings."""
+    try:
+        return _stored_facts(pq.read_schema(path))
+    except (*UNREADABLE, KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _stored_facts(schema: pa.Schema) -> ShardFacts:
+    facts: ShardFacts = msgspec.json.decode((schema.metadata or {})[SHARD_KEY], type=ShardFacts)
     return facts
+
+
+def _damaged(path: Path, error: Exception) -> OutputError:
+    name = f"{path.parent.name}/{path.name}"
+    return OutputError(f"{name} cannot be read ({first_line(error)}): remove it, and run the same command again")
 
 
 def _runs(cells: Sequence[StoredCell]) -> Iterator[Sequence[StoredCell]]:

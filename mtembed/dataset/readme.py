@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mtembed.dataset.manifest import Manifest
 from mtembed.sources import SOURCES
 
 COLUMNS = (
@@ -37,7 +38,7 @@ SETTINGS_SHOWN = (
 LISTED = 10
 
 
-def render(manifest: Mapping[str, Any]) -> str:
+def render(manifest: Manifest) -> str:
     """Markdown with Hugging Face front matter; the same manifest gives the same text."""
     sections = (
         _front_matter(manifest), _title(manifest), _warning(manifest), _contents(manifest), _columns(manifest),
@@ -46,12 +47,12 @@ def render(manifest: Mapping[str, Any]) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _front_matter(manifest: Mapping[str, Any]) -> str:
+def _front_matter(manifest: Manifest) -> str:
     """YAML; strings are written as JSON, which YAML reads."""
-    settings, totals = manifest["settings"], manifest["totals"]
+    settings, totals = manifest.settings, manifest.totals
     tags = ["earth-observation", "remote-sensing", "embeddings", "major-tom", "geospatial", "geoparquet"]
-    tags += [SOURCES[settings["source"]].mission, manifest["model"]["name"]]
-    size = next((name for limit, name in SIZES if totals["embeddings"] < limit), "n>1B")
+    tags += [SOURCES[settings.source].mission, manifest.model.name]
+    size = next((name for limit, name in SIZES if totals.embeddings < limit), "n>1B")
     lines = [
         "---",
         "license: cc-by-sa-4.0",
@@ -68,19 +69,19 @@ def _front_matter(manifest: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _name(manifest: Mapping[str, Any]) -> str:
-    return f"{manifest['model']['name']} embeddings of Major TOM Core-{manifest['settings']['source']}"
+def _name(manifest: Manifest) -> str:
+    return f"{manifest.model.name} embeddings of Major TOM Core-{manifest.settings.source}"
 
 
-def _title(manifest: Mapping[str, Any]) -> str:
-    model, settings, totals = manifest["model"], manifest["settings"], manifest["totals"]
-    side = settings["fragment_size"]
+def _title(manifest: Manifest) -> str:
+    model, settings, totals = manifest.model, manifest.settings, manifest.totals
+    side = settings.fragment_size
     return (
         f"# {_name(manifest)}\n\n"
-        f"{totals['embeddings']:,} embeddings of {totals['cells']:,} {_plural('cell', totals['cells'])} "
-        f"of Major TOM Core, {SOURCES[settings['source']].description}.\n"
-        f"Model: {model['title']}. Each row is a vector of {model['dim']} values for a window of {side} x {side} px."
-        + (_SHARED.format(settings["shard_count"]) if settings["shard_count"] > 1 else "")
+        f"{totals.embeddings:,} embeddings of {totals.cells:,} {_plural('cell', totals.cells)} "
+        f"of Major TOM Core, {SOURCES[settings.source].description}.\n"
+        f"Model: {model.title}. Each row is a vector of {model.dim} values for a window of {side} x {side} px."
+        + (_SHARED.format(settings.shard_count) if settings.shard_count > 1 else "")
     )
 
 
@@ -94,90 +95,91 @@ def _plural(noun: str, count: int) -> str:
     return noun if count == 1 else f"{noun}s"
 
 
-def _warning(manifest: Mapping[str, Any]) -> str:
-    if not manifest["weights"]["random"]:
+def _warning(manifest: Manifest) -> str:
+    if not manifest.weights.random:
         return ""
     return (
         "> **WARNING: RANDOM WEIGHTS.** The network was not trained; "
-        f"its weights are `{manifest['weights']['file']}`.\n> These vectors are good for tests and benchmarks only."
+        f"its weights are `{manifest.weights.file}`.\n> These vectors are good for tests and benchmarks only."
     )
 
 
-def _contents(manifest: Mapping[str, Any]) -> str:
-    totals = manifest["totals"]
+def _contents(manifest: Manifest) -> str:
+    totals = manifest.totals
     rows = [
-        ("shards", f"{totals['shards']:,}"),
-        ("cells", f"{totals['cells']:,}"),
-        ("failed cells", f"{totals['failed']:,}"),
-        ("embeddings", f"{totals['embeddings']:,}"),
-        ("image encodings met", _counted(totals["encodings"])),
+        ("shards", f"{totals.shards:,}"),
+        ("cells", f"{totals.cells:,}"),
+        ("failed cells", f"{totals.failed:,}"),
+        ("embeddings", f"{totals.embeddings:,}"),
+        ("image encodings met", _counted(totals.encodings)),
     ]
-    if SOURCES[manifest["settings"]["source"]].has_offset:
-        rows.append(("processing baselines met", _counted(totals["baselines"])))
+    if SOURCES[manifest.settings.source].has_offset:
+        rows.append(("processing baselines met", _counted(totals.baselines)))
     return "## Contents\n\n" + _table(("what", "how many"), rows)
 
 
-def _columns(manifest: Mapping[str, Any]) -> str:
-    settings, dim = manifest["settings"], manifest["model"]["dim"]
-    columns = COLUMNS + (EXTRA_COLUMNS if settings["extras"] else ())
+def _columns(manifest: Manifest) -> str:
+    settings, dim = manifest.settings, manifest.model.dim
+    columns = COLUMNS + (EXTRA_COLUMNS if settings.extras else ())
     rows = [
-        (f"`{name}`".replace(", ", "`, `"), f"{settings['dtype']} x {dim}" if name == "embedding" else kind, text)
+        (f"`{name}`".replace(", ", "`, `"), f"{settings.dtype} x {dim}" if name == "embedding" else kind, text)
         for name, kind, text in columns
     ]
     note = "GeoParquet 1.1, one file for each shard of the archive; cells in shard order, fragments row by row."
     return "## Columns\n\n" + _table(("column", "type", "meaning"), rows) + f"\n\n{note}"
 
 
-def _provenance(manifest: Mapping[str, Any]) -> str:
-    model, weights, grid = manifest["model"], manifest["weights"], manifest["fragment_grid"]
-    norm = model["normalisation"]
-    constants = f", mean {_list(norm['mean'])}, std {_list(norm['std'])}" if norm["mean"] else ""
+def _provenance(manifest: Manifest) -> str:
+    model, weights, grid = manifest.model, manifest.weights, manifest.fragment_grid
+    norm = model.normalisation
+    constants = f", mean {_list(norm.mean)}, std {_list(norm.std)}" if norm.mean else ""
     rows = [
-        ("model", model["title"]),
-        ("weights", f"`{weights['file']}`" + (f", sha256 `{weights['sha256']}`" if weights["sha256"] else "")),
-        ("bands, in order", " ".join(model["bands"])),
-        ("normalisation", norm["rule"] + constants),
-        ("fragments of a typical cell", f"rows {_list(grid['row_offsets'])}, columns {_list(grid['col_offsets'])} "
-         f"of {grid['typical_cell'][0]} x {grid['typical_cell'][1]} px"),
-        ("share of pixels in no fragment", f"{grid['uncovered_share']:.4%}"),
-        *((name.replace("_", " "), _shown(manifest["settings"].get(name))) for name in SETTINGS_SHOWN),
-        ("computed on", ", ".join(manifest.get("devices", [])) or "not recorded"),
-        ("mtembed", manifest["mtembed"]),
-        ("libraries", ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())),
-        ("command", f"`{manifest['command']}`"),
-        ("made", " to ".join(filter(None, (manifest.get("started"), manifest.get("ended"))))),
+        ("model", model.title),
+        ("weights", f"`{weights.file}`" + (f", sha256 `{weights.sha256}`" if weights.sha256 else "")),
+        ("bands, in order", " ".join(model.bands)),
+        ("normalisation", norm.rule + constants),
+        ("fragments of a typical cell", f"rows {_list(grid.row_offsets)}, columns {_list(grid.col_offsets)} "
+         f"of {grid.typical_cell[0]} x {grid.typical_cell[1]} px"),
+        ("share of pixels in no fragment", f"{grid.uncovered_share:.4%}"),
+        *((name.replace("_", " "), _shown(getattr(manifest.settings, name))) for name in SETTINGS_SHOWN),
+        ("computed on", ", ".join(manifest.devices) or "not recorded"),
+        ("fragments cut by", ", ".join(manifest.kernels) or "not recorded"),
+        ("mtembed", manifest.mtembed),
+        ("libraries", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
+        ("command", f"`{manifest.command}`"),
+        ("made", " to ".join(filter(None, (manifest.started, manifest.ended)))),
     ]  # fmt: skip
-    warnings = "".join(f"\n\nNote: {warning}." for warning in manifest.get("warnings", []))
+    warnings = "".join(f"\n\nNote: {warning}." for warning in manifest.warnings)
     return "## Provenance\n\n" + _table(("what", "value"), rows) + warnings + _precision(manifest)
 
 
-def _precision(manifest: Mapping[str, Any]) -> str:
-    check = manifest.get("notes", {}).get("precision_check")
+def _precision(manifest: Manifest) -> str:
+    check = manifest.notes.precision_check
     if not check:
         return ""
     return (
-        f"\n\nThe first {check['fragments']} fragments were computed again in fp32: {check['precision']} differs by "
-        f"{check['median_relative_l2']:.2e} (median) and {check['worst_relative_l2']:.2e} (worst) in relative L2."
+        f"\n\nThe first {check.fragments} fragments were computed again in fp32: {check.precision} differs by "
+        f"{check.median_relative_l2:.2e} (median) and {check.worst_relative_l2:.2e} (worst) in relative L2."
     )
 
 
-def _failures(manifest: Mapping[str, Any]) -> str:
-    failed = {stem: facts["failed"] for stem, facts in manifest["shards"].items() if facts["failed"]}
+def _failures(manifest: Manifest) -> str:
+    failed = {stem: facts.failed for stem, facts in manifest.shards.items() if facts.failed}
     lines = []
     if failed:
         lines.append(f"Without embeddings: {sum(failed.values()):,}; `failures.jsonl` says why. Shards concerned:")
         lines.append("\n".join(f"- `{stem}`: {count}" for stem, count in sorted(failed.items())[:LISTED]))
         if len(failed) > LISTED:
             lines.append(f"and {len(failed) - LISTED} more.")
-    odd = manifest["totals"]["warnings"]
+    odd = manifest.totals.warnings
     if odd:
         lines.append("Oddities of the archive, each counted by cell (the timing rows name them):")
         lines.append("\n".join(f"- {text}: {count:,}" for text, count in sorted(odd.items())))
     return "## Failures and warnings\n\n" + "\n\n".join(lines) if lines else ""
 
 
-def _loading(manifest: Mapping[str, Any]) -> str:
-    part = min(manifest["shards"], default="part_00001")
+def _loading(manifest: Manifest) -> str:
+    part = min(manifest.shards, default="part_00001")
     return f"""\
 ## How to load
 
@@ -212,17 +214,17 @@ samples = MajorTOMEmbeddings("embeddings/{part}.parquet")
 ```"""
 
 
-def _licences(manifest: Mapping[str, Any]) -> str:
-    weights = manifest["weights"]
+def _licences(manifest: Manifest) -> str:
+    weights = manifest.weights
     return (
-        f"## Licences\n\nData: {manifest['data_licence']}. This dataset is derived from it and is shared under "
-        f"CC-BY-SA-4.0.\nWeights of the model: {weights['licence']}."
+        f"## Licences\n\nData: {manifest.data_licence}. This dataset is derived from it and is shared under "
+        f"CC-BY-SA-4.0.\nWeights of the model: {weights.licence}."
     )
 
 
-def _citation(manifest: Mapping[str, Any]) -> str:
+def _citation(manifest: Manifest) -> str:
     return (
-        f"## Citation\n\n- {manifest['model']['citation']}\n"
+        f"## Citation\n\n- {manifest.model.citation}\n"
         "- Francis and Czerkawski, Major TOM: Expandable Datasets for Earth Observation, 2024, arXiv:2402.12095\n"
         "- Czerkawski, Kluczek and Bojanowski, Global and Dense Embeddings of Earth: Major TOM Floating in the Latent "
         "Space, 2024, arXiv:2412.05600"

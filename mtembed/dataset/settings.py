@@ -6,10 +6,9 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mtembed import machine
 from mtembed.config import RunConfig
@@ -17,7 +16,14 @@ from mtembed.errors import SettingsError, UsageError
 from mtembed.models import ModelSpec
 from mtembed.types import Source, Weights
 
-HALF = {"float16": "fp16", "bfloat16": "bf16", None: "fp32"}  # a model's 16-bit type, as --precision names it
+Precision = Literal["fp32", "bf16", "fp16"]
+Engine = Literal["torch", "openvino"]
+Device = Literal["cpu", "cuda"]
+HALF: dict[str | None, Precision] = {
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    None: "fp32",
+}  # a model's 16-bit type, as --precision names it
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +37,17 @@ class Settings:
     fragment_size: int
     overlap: float
     border_shift: bool
-    offset: str
+    offset: Literal["keep", "remove"]
     max_nodata: float
-    dtype: str
+    dtype: Literal["float32", "float16"]
     extras: bool
     bbox: tuple[float, ...] | None
     cells_sha256: str | None
     limit: int | None
     shard_count: int
-    precision: str
-    engine: str
-    device: str
+    precision: Precision
+    engine: Engine
+    device: Device
     batch: int
     threads: int
 
@@ -59,13 +65,11 @@ class Settings:
 OPTION_OF = {"weights_sha256": "weights", "cells_sha256": "cells", "engine": "engine"}
 
 
-def resolve(
-    config: RunConfig, spec: ModelSpec, source: Source, weights: Weights, earlier: Mapping[str, Any]
-) -> Settings:
+def resolve(config: RunConfig, spec: ModelSpec, source: Source, weights: Weights, earlier: Settings | None) -> Settings:
     """Settings of this run: the user's words, else an earlier run's choice, else the machine's fixed properties."""
     device, engine = resolve_device(config, earlier)
     named = None if config.precision == "auto" else config.precision
-    precision = named or earlier.get("precision") or automatic_precision(spec, device)
+    precision = named or (earlier.precision if earlier else automatic_precision(spec, device))
     if engine == "openvino":
         check_openvino(spec, precision)
     return Settings(
@@ -87,17 +91,17 @@ def resolve(
         precision=precision,
         engine=engine,
         device=device,
-        batch=config.batch or earlier.get("batch") or automatic_batch(spec, device),
-        threads=earlier.get("threads") or (1 if device == "cuda" else cpu_layout(spec)[1]),
+        batch=config.batch or (earlier.batch if earlier else automatic_batch(spec, device)),
+        threads=earlier.threads if earlier else 1 if device == "cuda" else cpu_layout(spec)[1],
     )
 
 
-def resolve_device(config: RunConfig, earlier: Mapping[str, Any]) -> tuple[str, str]:
+def resolve_device(config: RunConfig, earlier: Settings | None) -> tuple[Device, Engine]:
     """``cpu`` or ``cuda``, and the engine.  Raises UsageError for devices that are not there or do not go together."""
     visible = machine.visible_gpus()
-    engine = (None if config.engine == "auto" else config.engine) or earlier.get("engine") or "torch"
-    named = "cuda" if config.gpus else None if config.device == "auto" else config.device
-    device = named or earlier.get("device") or ("cuda" if visible and engine == "torch" else "cpu")
+    engine: Engine = (earlier.engine if earlier else "torch") if config.engine == "auto" else config.engine
+    automatic: Device = earlier.device if earlier else "cuda" if visible and engine == "torch" else "cpu"
+    device: Device = "cuda" if config.gpus else automatic if config.device == "auto" else config.device
     if config.gpus and config.device == "cpu":
         raise UsageError("--gpus and --device cpu exclude each other: leave one out")
     if device == "cuda" and engine == "openvino":
@@ -122,14 +126,14 @@ def check_openvino(spec: ModelSpec, precision: str) -> None:
         raise UsageError("--engine openvino needs a package that is not installed: pip install 'mtembed[openvino]'")
 
 
-def automatic_precision(spec: ModelSpec, device: str) -> str:
+def automatic_precision(spec: ModelSpec, device: Device) -> Precision:
     """16 bit where the device has fast units for it and the model has a 16-bit type."""
     if device == "cuda" and not machine.cpu_cards():
         return HALF[spec.half]
     return "bf16" if spec.half and machine.fast_bf16() else "fp32"
 
 
-def automatic_batch(spec: ModelSpec, device: str) -> int:
+def automatic_batch(spec: ModelSpec, device: Device) -> int:
     """Fragments per forward."""
     return spec.gpu_batch if device == "cuda" and not machine.cpu_cards() else spec.cpu_batch
 
@@ -142,13 +146,13 @@ def cpu_layout(spec: ModelSpec) -> tuple[int, int]:
     return processes, max(1, cores // processes)
 
 
-def check_same(settings: Settings, earlier: Mapping[str, Any], folder: str) -> None:
+def check_same(settings: Settings, earlier: Settings, folder: str) -> None:
     """Raises SettingsError naming every setting in which this run differs from the one that made the folder."""
-    current = settings.as_json()
+    then = earlier.as_json()
     differing = [
-        f"{OPTION_OF.get(name, name).replace('_', '-')} was {_shown(earlier.get(name))}, is now {_shown(value)}"
-        for name, value in current.items()
-        if earlier.get(name) != value
+        f"{OPTION_OF.get(name, name).replace('_', '-')} was {_shown(then[name])}, is now {_shown(value)}"
+        for name, value in settings.as_json().items()
+        if then[name] != value
     ]
     if differing:
         raise SettingsError(

@@ -7,7 +7,7 @@ part that finishes meanwhile is seen in one of the two.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from mtembed.dataset.folder import WORK, Dataset, read_json
+from mtembed.dataset.atomic import read_json
+from mtembed.dataset.folder import WORK, Dataset
 from mtembed.dataset.journal import read_journal
 from mtembed.dataset.part import read_facts, read_timings, timing_table
 from mtembed.errors import OutputError, UsageError
@@ -110,7 +111,7 @@ class DatasetTimings:
 
 def load(root: Path, most_cells: int = MOST_CELLS) -> DatasetTimings:
     """Read the dataset in ``root``.  Raises UsageError when it is none, OutputError when a file of it is damaged."""
-    paths = Dataset(root).siblings()
+    paths = Dataset(root).manifests()
     if not paths:
         raise UsageError(f"{root} is not a dataset made by mtembed: name the --output folder of a run")
     unfinished = (root / WORK).is_dir()
@@ -127,12 +128,12 @@ def load(root: Path, most_cells: int = MOST_CELLS) -> DatasetTimings:
             part = Dataset(root).timings(stem)
             earlier = read_timings(part)[0] if part.exists() else {}
             rows = list((earlier | {timing.row_group: timing for timing in timings}).values())
-            gathered.add(timing_table(rows, {}))
+            gathered.add(timing_table(rows))
         parts = [path for path in (root / "timings").glob("*.parquet") if path.stem not in journals]
         newest, oldest = _newest(parts, facts, most_cells - gathered.count)
         for table in _tables(newest):
             gathered.add(table)
-        older = _sum_up([facts.get(path.stem) or read_facts(path) for path in oldest])
+        older = _sum_up([facts.get(path.stem) or asdict(read_facts(path)) for path in oldest])
     except UNREADABLE as error:
         raise OutputError(f"a timing file of {root} cannot be read: {first_line(error)}") from error
     return DatasetTimings(root, manifests, gathered.cells(), older, unfinished)
@@ -145,7 +146,7 @@ def _newest(parts: list[Path], facts: Mapping[str, Any], most: int) -> tuple[lis
         return sorted(parts), []
     by_age = sorted(parts, key=lambda path: path.stat().st_mtime_ns, reverse=True)
     for i, path in enumerate(by_age):
-        shard = facts.get(path.stem) or read_facts(path)
+        shard = facts.get(path.stem) or asdict(read_facts(path))
         most -= shard["cells"] + shard["failed"]
         if most < 0 and i:
             return by_age[:i], by_age[i:]
@@ -154,7 +155,7 @@ def _newest(parts: list[Path], facts: Mapping[str, Any], most: int) -> tuple[lis
 
 def _tables(parts: Sequence[Path]) -> Iterator[pa.Table]:
     """A few hundred parts at a time, only the columns that are needed."""
-    types = timing_table([], {}).schema
+    types = timing_table([]).schema
     schema = pa.schema([types.field(name) for name in COLUMNS])
     for first in range(0, len(parts), FILES_AT_ONCE):
         files = [str(path) for path in parts[first : first + FILES_AT_ONCE]]
@@ -192,7 +193,7 @@ class _Gathered:
 
     def cells(self) -> Cells:
         if not self.pieces:
-            self.add(timing_table([], {}))
+            self.add(timing_table([]))
         whole = {name: np.concatenate([piece[name] for piece in self.pieces]) for name in self.pieces[0]}
         self.pieces.clear()
         order = np.argsort(whole["start"], kind="stable")

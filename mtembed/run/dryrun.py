@@ -114,18 +114,19 @@ def estimate(plan: Plan, tick: Tick = lambda done, total: None, trial: Trial = s
 
 def _weights(plan: Plan) -> Weights:
     """Published weights are taken as given, because looking for them may download them."""
-    option, earlier = plan.config.weights, (plan.earlier or {}).get("settings", {})
-    if option is None and plan.spec.published is not None:
-        return Weights(earlier.get("weights", plan.spec.published.file), earlier.get("weights_sha256", ""), None, None)
-    return weights.resolve(plan.spec, option)
+    option, published = plan.config.weights, plan.spec.published
+    if option is not None or published is None:
+        return weights.resolve(plan.spec, option)
+    if plan.earlier:
+        return Weights(plan.earlier.settings.weights, plan.earlier.settings.weights_sha256, None, None)
+    return Weights(published.file, "", None, None)
 
 
 def _settings(plan: Plan, found: Weights) -> Settings:
     """The run's settings.  Raises SettingsError where the run would be refused."""
-    earlier = (plan.earlier or {}).get("settings", {})
-    settings = resolve(plan.config, plan.spec, plan.source, found, earlier)
-    if earlier:
-        check_same(settings, earlier, str(plan.dataset.root))
+    settings = resolve(plan.config, plan.spec, plan.source, found, plan.made_with)
+    if plan.made_with:
+        check_same(settings, plan.made_with, str(plan.dataset.root))
     return settings
 
 
@@ -168,8 +169,8 @@ def _finished(plan: Plan) -> dict[int, tuple[int, int]]:
     for index, path in enumerate(plan.shards):
         if path.stem in present:
             facts = read_facts(plan.dataset.timings(path.stem))
-            cells = facts["cells"] + facts["failed"]
-            finished[index] = (cells, facts["cells"] if plan.config.retry_failed else cells)
+            cells = facts.cells + facts.failed
+            finished[index] = (cells, facts.cells if plan.config.retry_failed else cells)
     return finished
 
 

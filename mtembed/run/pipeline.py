@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -41,7 +41,7 @@ from mtembed.messages import (
 from mtembed.run.lanes import CARD_TROUBLE, Lane, Lanes
 from mtembed.run.process import Worker
 from mtembed.run.progress import Progress
-from mtembed.types import Cell, CellTiming, DecodedCell, Fingerprint, PartInfo, ShardListing
+from mtembed.types import Cell, CellTiming, DecodedCell, Fingerprint, PartInfo, ShardFacts, ShardListing
 
 TICK_S = 0.25  # the longest the parent sleeps; a dead worker wakes it at once
 DEATHS_ALLOWED = 2  # a cell that kills so many workers while alone in them is a failed cell
@@ -94,7 +94,7 @@ class Work:
 
     shards: Sequence[Path]
     mine: frozenset[int]
-    done: dict[int, int]  # shard -> its number of selected cells
+    done: Mapping[int, int]  # shard -> its number of selected cells
     limit: int | None = None
     retry: bool = False
 
@@ -111,7 +111,7 @@ class Pipeline:
         check: bool = False,
         max_failures: float = 1.0,
         stall_timeout: float = 300.0,
-        on_part: Callable[[dict[str, Any]], None] = lambda facts: None,
+        on_part: Callable[[ShardFacts], None] = lambda facts: None,
         on_note: Callable[[Note], None] = lambda note: None,
         on_tick: Callable[[Progress], None] = lambda progress: None,
     ) -> None:

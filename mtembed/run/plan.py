@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from mtembed import models
 from mtembed.archive import tiff
@@ -13,11 +13,15 @@ from mtembed.archive.metadata import check_metadata, find_metadata
 from mtembed.archive.reader import cell_blobs
 from mtembed.archive.shards import find_shards, missing_columns, open_shard
 from mtembed.config import RunConfig
-from mtembed.dataset.folder import Dataset, read_json
+from mtembed.dataset import manifest
+from mtembed.dataset.folder import Dataset
+from mtembed.dataset.manifest import Manifest
+from mtembed.dataset.settings import Settings
 from mtembed.errors import MtembedError, ShardError, UsageError
 from mtembed.models import ModelSpec
 from mtembed.parquet import UNREADABLE
 from mtembed.sources import source_of
+from mtembed.text import printable
 from mtembed.types import Source
 
 CORE_SIDE = 1068  # px of the finest band of Major TOM Core
@@ -56,12 +60,22 @@ class Plan:
     mine: tuple[int, ...]
     first_cell: FirstCell
     dataset: Dataset
-    earlier: Mapping[str, Any] | None
+    earlier: Manifest | None
     warnings: tuple[str, ...]
 
     @property
     def source(self) -> Source:
         return self.first_cell.source
+
+    @property
+    def made_with(self) -> Settings | None:
+        """Settings of the earlier start."""
+        return self.earlier.settings if self.earlier else None
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """Stems of the parts that this process makes."""
+        return tuple(printable(self.shards[index].stem) for index in self.mine)
 
 
 def plan(config: RunConfig) -> Plan:
@@ -74,9 +88,6 @@ def plan(config: RunConfig) -> Plan:
         raise UsageError(f"--cells {config.cells} does not exist: give a text or Parquet file of cells")
     shards = tuple(find_shards(config.shards))
     dataset = Dataset(Path(config.output or f"embeddings-{spec.name}"), config.shard_index, config.shard_count)
-    earlier = None
-    if not config.fresh and dataset.manifest_path.exists():
-        earlier = read_json(dataset.manifest_path)
     first = first_cell(shards, spec)
     return Plan(
         config=config,
@@ -85,9 +96,20 @@ def plan(config: RunConfig) -> Plan:
         mine=tuple(range(config.shard_index, len(shards), config.shard_count)),
         first_cell=first,
         dataset=dataset,
-        earlier=earlier,
+        earlier=_earlier(config, dataset),
         warnings=_warnings(config, spec, shards, first),
     )
+
+
+def seen_again(plan: Plan) -> Plan:
+    """The plan with the manifest as it is now that the folder is locked."""
+    return replace(plan, earlier=_earlier(plan.config, plan.dataset))
+
+
+def _earlier(config: RunConfig, dataset: Dataset) -> Manifest | None:
+    if config.fresh or not os.path.lexists(dataset.manifest_path):
+        return None
+    return manifest.read(dataset.manifest_path)
 
 
 def _warnings(config: RunConfig, spec: ModelSpec, shards: Sequence[Path], first: FirstCell) -> tuple[str, ...]:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from mtembed import machine
 from mtembed.dataset.settings import Settings
@@ -20,25 +18,11 @@ from mtembed.run.plan import Plan
 from mtembed.run.process import Worker
 from mtembed.run.sizes import Sizes
 from mtembed.run.trial import network_trial, receive
-from mtembed.types import DECODE_STAGES, DEVICE_STAGES, CellTiming
+from mtembed.types import DECODE_STAGES, DEVICE_STAGES, CellTiming, Roofline
 
 READ_FOR_S = 3.0
 FIND_FOR_S = 10.0
 MOST_CELLS = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Roofline:
-    """``alone_ms`` is a stage's time for a cell in one worker, ``limits`` its crew's cells per second (0: no limit
-    was found), ``read_bytes_per_s`` one worker's rate of blob bytes, ``best`` cells per second end to end."""
-
-    alone_ms: dict[str, float]
-    limits: dict[str, float]
-    read_bytes_per_s: float
-    best: float
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def measure(plan: Plan, settings: Settings, sizes: Sizes, decoder: Worker, shards: Sequence[int]) -> Roofline:

@@ -16,21 +16,12 @@ from mtembed.messages import DeviceJob
 from mtembed.ring import ALIGNMENT, RingShape, aligned
 from mtembed.run.plan import FirstCell, Plan
 from mtembed.sources import SOURCES
-from mtembed.types import Weights
+from mtembed.types import CrewSizes, Weights
 
 LARGEST_SIDE = 1440  # a slot takes at least this: Core's S1RTC also has 1424 px cells
 HEADROOM = 1.35  # or the first cell's side times this
 RING_SHARE = 0.25  # of the machine's memory
 BATCHES_IN_FLIGHT = 3  # on a GPU: one going up, one computed, one coming down
-
-
-@dataclass(frozen=True, slots=True)
-class CrewSizes:
-    """Numbers of worker processes."""
-
-    decode: int
-    device: int
-    write: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import contextlib
 import faulthandler
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from time import monotonic
@@ -193,7 +193,8 @@ def fail(timing: CellTiming, error: BaseException) -> None:
     timing.fragments = 0
 
 
-KINDS: dict[str, Callable[[str, Job, Callable[[Any], None]], Service]] = {
+Make = Callable[[str, Job, Callable[[Any], None]], Service]
+KINDS: Mapping[str, Make] = {
     "decode": decoder,
     "device": device,
     "write": writer,
@@ -202,11 +203,11 @@ KINDS: dict[str, Callable[[str, Job, Callable[[Any], None]], Service]] = {
 }
 
 
-def run(kind: str, name: str, connection: Connection[Any, Any]) -> None:
+def run(kind: str, name: str, connection: Connection[Any, Any], kinds: Mapping[str, Make]) -> None:
     """Answer tasks in order until the parent closes the connection."""
     try:
         job = connection.recv()
-        service = KINDS[kind](name, job, connection.send)
+        service = kinds[kind](name, job, connection.send)
         with contextlib.closing(service):
             while True:
                 arrived = connection.poll(service.patience_s())
@@ -219,13 +220,14 @@ def run(kind: str, name: str, connection: Connection[Any, Any]) -> None:
         connection.close()
 
 
-def main() -> None:
+def main(kinds: Mapping[str, Make] = KINDS) -> None:
+    """Be the worker that the command line names; ``kinds`` says how each kind is made."""
     kind, name, fd, parent = sys.argv[1:]
     faulthandler.enable()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     die_with_parent(int(parent))
     np.seterr(all="ignore")
-    run(kind, name, Connection(int(fd)))
+    run(kind, name, Connection(int(fd)), kinds)
 
 
 if __name__ == "__main__":

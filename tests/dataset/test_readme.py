@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
 from mtembed.dataset import readme
+from mtembed.dataset.manifest import Manifest
 from tests.tools.commands import run
 from tests.tools.shards import cut, make_shard, write_metadata
 
@@ -38,6 +40,10 @@ def manifest(dataset: Path) -> dict[str, Any]:
     return content
 
 
+def card(manifest: dict[str, Any]) -> str:
+    return readme.render(msgspec.convert(manifest, Manifest))
+
+
 def front_matter(text: str) -> Any:
     before, matter, _ = text.split("---\n", 2)
     assert before == ""
@@ -46,13 +52,13 @@ def front_matter(text: str) -> Any:
 
 def test_the_card_of_a_run_is_made_from_its_manifest(dataset: Path, manifest: dict[str, Any]) -> None:
     written = (dataset / "README.md").read_text()
-    assert front_matter(written) == front_matter(readme.render(manifest))
-    assert "8 embeddings of 2 cells" in readme.render(manifest)
-    assert readme.render(manifest) == readme.render(copy.deepcopy(manifest))
+    assert front_matter(written) == front_matter(card(manifest))
+    assert "8 embeddings of 2 cells" in card(manifest)
+    assert card(manifest) == card(copy.deepcopy(manifest))
 
 
 def test_front_matter(manifest: dict[str, Any]) -> None:
-    matter = front_matter(readme.render(manifest))
+    matter = front_matter(card(manifest))
     assert matter["license"] == "cc-by-sa-4.0"
     assert matter["configs"] == [{"config_name": "default", "data_files": "embeddings/*.parquet"}]
     assert {"rcf", "major-tom", "sentinel-2"} <= set(matter["tags"])
@@ -63,69 +69,75 @@ def test_front_matter(manifest: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("count", "name"), [(999, "n<1K"), (1000, "1K<n<10K"), (56_147_150, "10M<n<100M")])
 def test_size_categories(manifest: dict[str, Any], count: int, name: str) -> None:
     manifest["totals"]["embeddings"] = count
-    assert front_matter(readme.render(manifest))["size_categories"] == [name]
+    assert front_matter(card(manifest))["size_categories"] == [name]
 
 
 def test_odd_names_do_not_break_the_front_matter_or_a_table(manifest: dict[str, Any]) -> None:
     manifest["model"]["name"] = 'a: "b" #c'
     manifest["command"] = "mtembed a|b\nc"
-    text = readme.render(manifest)
+    text = card(manifest)
     assert 'a: "b" #c' in front_matter(text)["pretty_name"]
     assert "`mtembed a\\|b c`" in text
 
 
 def test_provenance_is_told(manifest: dict[str, Any]) -> None:
     manifest["weights"] |= {"file": "some.pth", "sha256": "ab" * 32}
-    text = readme.render(manifest)
+    text = card(manifest)
     for fact in ("some.pth", "ab" * 32, manifest["versions"]["torch"], "0 16", "B8A", manifest["model"]["citation"]):
         assert fact in text
     assert "CC-BY-SA-4.0" in text and "Copernicus" in text and manifest["weights"]["licence"] in text
 
 
 def test_failures_and_warnings_are_told(manifest: dict[str, Any]) -> None:
-    text = readme.render(manifest)
+    text = card(manifest)
     assert "## Failures" in text and "`part_00007`: 1" in text
     manifest["shards"]["part_00007"]["failed"] = 0
     manifest["totals"] |= {"failed": 0, "warnings": {}}
-    assert "## Failures" not in readme.render(manifest)
+    assert "## Failures" not in card(manifest)
     manifest["totals"]["warnings"] = {"no line in the metadata": 2}
-    assert "- no line in the metadata: 2" in readme.render(manifest)
+    assert "- no line in the metadata: 2" in card(manifest)
 
 
 def test_random_weights_are_marked_loudly_and_others_are_not(manifest: dict[str, Any]) -> None:
-    assert "RANDOM" not in readme.render(manifest)
+    assert "RANDOM" not in card(manifest)
     manifest["weights"] |= {"random": True, "file": "random:5"}
-    text = readme.render(manifest)
+    text = card(manifest)
     assert "RANDOM WEIGHTS" in text.partition("## ")[0] and "random:5" in text
 
 
 def test_a_16_bit_run_says_how_far_it_is_from_fp32(manifest: dict[str, Any]) -> None:
-    check = {"precision": "bf16", "fragments": 5, "median_relative_l2": 0.00321, "worst_relative_l2": 0.0123}
+    check = {
+        "precision": "bf16",
+        "engine": "torch",
+        "fragments": 5,
+        "median_relative_l2": 0.00321,
+        "worst_relative_l2": 0.0123,
+    }
     manifest["notes"] = {"precision_check": check}
-    text = readme.render(manifest)
+    text = card(manifest)
     assert "3.21e-03" in text and "1.23e-02" in text
 
 
 def test_a_shared_folder_says_so(manifest: dict[str, Any]) -> None:
-    assert "processes write into this folder" not in readme.render(manifest)
+    assert "processes write into this folder" not in card(manifest)
     manifest["settings"]["shard_count"] = 8
-    assert "8 processes write into this folder" in readme.render(manifest)
+    assert "8 processes write into this folder" in card(manifest)
 
 
 def test_no_absolute_path_and_no_user_name(manifest: dict[str, Any], dataset: Path) -> None:
-    text = readme.render(manifest)
+    text = card(manifest)
     assert str(dataset.parent) not in text and str(Path.home()) not in text
     assert not re.search(r"(?<![\w:/.])/(?:home|tmp|root|Users|work)\b", text)
 
 
 def test_extras_have_their_columns(manifest: dict[str, Any]) -> None:
-    assert "`saturated`" not in readme.render(manifest)
+    assert "`saturated`" not in card(manifest)
     manifest["settings"]["extras"] = True
-    assert "`saturated`" in readme.render(manifest)
+    assert "`saturated`" in card(manifest)
 
 
 def test_the_loading_code_runs(dataset: Path, manifest: dict[str, Any], tmp_path: Path) -> None:
-    code = re.findall(r"```python\n(.*?)```", readme.render(manifest), re.DOTALL)[0]
+    code = re.findall(r"```python\n(.*?)```", card(manifest), re.DOTALL)[0]
     script = f"{code}\nassert len(frame) == len(data) == len(rows.collect()) == 8\n"
     script += f"assert frame.crs.to_epsg() == 4326 and vectors.shape == (8, {DIM}) and not cell.fetchall()\n"
     env = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}

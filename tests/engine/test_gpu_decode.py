@@ -229,7 +229,7 @@ def test_quality_needs_pixels_on_the_cpu(tmp_path: Path) -> None:
 
 def test_without_a_gpu_it_is_refused() -> None:
     with pytest.raises(UsageError, match="--decoder gpu needs a GPU"):
-        resolve_device(RunConfig(("x",), model="rcf", device="cpu", decoder="gpu"), {})
+        resolve_device(RunConfig(("x",), model="rcf", device="cpu", decoder="gpu"), None)
 
 
 @needs_library

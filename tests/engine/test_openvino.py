@@ -14,6 +14,7 @@ from mtembed.dataset.settings import resolve_device
 from mtembed.errors import UsageError
 from mtembed.run.embed import embed
 from tests.tools.commands import run
+from tests.tools.manifests import settings
 
 openvino = pytest.importorskip("openvino")
 SAMPLE = Path(__file__).resolve().parents[2] / "mtembed/sample/Core-S1RTC/images/part_00001.parquet"
@@ -54,7 +55,8 @@ def test_what_it_cannot_do_is_said_in_a_sentence(tmp_path: Path, options: list[s
 
 
 def test_it_is_used_only_when_asked_for() -> None:
-    assert resolve_device(RunConfig(("x",), model="rcf", device="cpu"), {}) == ("cpu", "torch")
-    assert resolve_device(RunConfig(("x",), model="rcf", device="cpu"), {"engine": "openvino"}) == ("cpu", "openvino")
+    assert resolve_device(RunConfig(("x",), model="rcf", device="cpu"), None) == ("cpu", "torch")
+    earlier = settings(engine="openvino")
+    assert resolve_device(RunConfig(("x",), model="rcf", device="cpu"), earlier) == ("cpu", "openvino")
     with pytest.raises(UsageError, match="--decoder gpu needs a GPU"):
-        resolve_device(RunConfig(("x",), model="rcf", device="cpu", decoder="gpu"), {})
+        resolve_device(RunConfig(("x",), model="rcf", device="cpu", decoder="gpu"), None)
