@@ -19,7 +19,8 @@ import shapely
 
 from mtembed.check.findings import SHOWN_PER_KIND, FileFindings, Findings, RowFindings
 from mtembed.check.rows import Expected, Extent, Group, check_rows
-from mtembed.dataset.folder import Dataset, json_object
+from mtembed.dataset.atomic import json_object
+from mtembed.dataset.folder import Dataset
 from mtembed.dataset.part import PART_KEY, SHARD_KEY, timing_table
 from mtembed.dataset.rows import Dtype, geo_metadata, row_groups, schema
 from mtembed.parquet import UNREADABLE, first_line

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mtembed.dataset.folder import output_problem, write_atomically
+from mtembed.dataset.atomic import write_atomically
+from mtembed.dataset.folder import output_problem
 from mtembed.errors import OutputError, UsageError
 
 
