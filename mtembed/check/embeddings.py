@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mtembed.dataset.atomic import read_json
@@ -20,7 +21,7 @@ from mtembed.errors import OutputError, UsageError
 from mtembed.parquet import UNREADABLE, first_line
 
 SAMPLE_BYTES = 2 << 30  # of vectors that are read; more than that is sampled
-PIECE = 4096  # vectors looked at together
+BATCH = 4096  # vectors looked at together
 
 
 def of_file(path: Path) -> dict[str, Any]:
@@ -42,7 +43,6 @@ def _facts(parts: Sequence[Path], root: Path) -> dict[str, Any]:
     dtype, dim = _vector_type(footers[0][1])
     rows = sum(metadata.num_rows for metadata, _ in footers)
     stored = {_storage(metadata) for metadata, _ in footers if metadata.num_row_groups}
-    geo = [json.loads((metadata.metadata or {}).get(b"geo", b"{}")) for metadata, _ in footers[:1]]
     cells = [_cells(metadata) for metadata, _ in footers]
     return {
         "bytes": sum(path.stat().st_size for path in parts),
@@ -54,7 +54,7 @@ def _facts(parts: Sequence[Path], root: Path) -> dict[str, Any]:
         "vector_types": sorted(kinds),
         "row_groups": sum(metadata.num_row_groups for metadata, _ in footers),
         "storage": sorted(stored),
-        "geoparquet": geo[0].get("version"),
+        "geoparquet": _geo_version(footers[0][0]),
         "columns": footers[0][1].names,
         "schema": _schema_name([arrow for _, arrow in footers], dtype, dim),
         **_origin(root),
@@ -64,9 +64,13 @@ def _facts(parts: Sequence[Path], root: Path) -> dict[str, Any]:
 
 def _footer(path: Path) -> tuple[pq.FileMetaData, pa.Schema]:
     try:
+        if not path.is_file():
+            raise ValueError("it is no file")
         with pq.ParquetFile(path, pre_buffer=False) as file:
-            if "embedding" not in file.schema_arrow.names:
-                raise UsageError(f"{path} has no column embedding: name parts of an output folder")
+            count = file.schema_arrow.names.count("embedding")
+            if count != 1:
+                known = "no column" if not count else f"{count} columns"
+                raise UsageError(f"{path} has {known} embedding: name parts of an output folder")
             return file.metadata, file.schema_arrow
     except UNREADABLE as error:
         raise UsageError(
@@ -77,11 +81,10 @@ def _footer(path: Path) -> tuple[pq.FileMetaData, pa.Schema]:
 def _vector_type(arrow: pa.Schema) -> tuple[str, int | None]:
     """Name of the values' type and the vector's length (None: lists of any length)."""
     kind = arrow.field("embedding").type
-    if pa.types.is_fixed_size_list(kind):
-        return _plain(kind.value_type), kind.list_size
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return _plain(kind.value_type), None
-    raise UsageError(f"the column embedding is {kind}, which is no list of numbers")
+    lists = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not lists or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
+        raise UsageError(f"the column embedding is {kind}, which is no list of numbers")
+    return _plain(kind.value_type), kind.list_size if pa.types.is_fixed_size_list(kind) else None
 
 
 def _plain(kind: pa.DataType) -> str:
@@ -99,7 +102,15 @@ def _storage(metadata: pq.FileMetaData) -> str:
 def _cells(metadata: pq.FileMetaData) -> int | None:
     try:
         return len(json.loads(metadata.metadata[PART_KEY])["cells"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
+
+
+def _geo_version(metadata: pq.FileMetaData) -> str | None:
+    """The version that the ``geo`` key names; None without one that can be read."""
+    try:
+        return str(json.loads(metadata.metadata[b"geo"])["version"])
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
 
 
@@ -147,12 +158,15 @@ def _health(parts: Sequence[Path], footers: Sequence[pq.FileMetaData], dim: int 
 
 
 def _vectors(path: Path, group: int) -> Iterator[npt.NDArray[Any]]:
-    """The vectors of a row group, [n, D] in pieces.  Raises UsageError."""
+    """The vectors of a row group, [n, D] a batch; those that are null are left out.  Raises UsageError."""
     try:
         with pq.ParquetFile(path, pre_buffer=False) as file:
-            for batch in file.iter_batches(PIECE, row_groups=[group], columns=["embedding"], use_threads=False):
-                if len(batch):
-                    yield np.asarray(batch.column(0).flatten()).reshape(len(batch), -1)
+            for batch in file.iter_batches(BATCH, row_groups=[group], columns=["embedding"], use_threads=False):
+                column = batch.column(0).drop_null()
+                if len(column):
+                    if len(pc.list_value_length(column).unique()) > 1:
+                        raise UsageError(f"row group {group} of {path} holds vectors of different lengths")
+                    yield np.asarray(column.flatten()).reshape(len(column), -1)
     except UNREADABLE as error:
         raise UsageError(
             f"row group {group} of {path} cannot be read ({first_line(error).rstrip('.')}): copy it again"

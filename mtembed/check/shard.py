@@ -39,6 +39,8 @@ def inspect(path: Path) -> dict[str, Any]:
         return embeddings.of_folder(path)
     if not path.exists():
         raise UsageError(f"{path} does not exist: name Parquet files or an output folder")
+    if not path.is_file():  # a pipe would be waited for
+        raise UsageError(f"{path} is not a regular file: name Parquet files or an output folder")
     try:
         with pq.ParquetFile(path, pre_buffer=False) as file:
             if "embedding" in file.schema_arrow.names:
@@ -87,7 +89,7 @@ def _shard(path: Path, file: pq.ParquetFile, source: Source) -> dict[str, Any]:
     names, groups = file.schema_arrow.names, file.num_row_groups
     filled = [group for group in range(groups) if file.metadata.row_group(group).num_rows]
     sample = [filled[i] for i in np.linspace(0, len(filled) - 1, min(len(filled), SAMPLE)).astype(int)]
-    bands = [name for name in names if name in BANDS]
+    bands = list(dict.fromkeys(name for name in names if name in BANDS))
     facts, crs, damaged = _read_bands(file, sample, bands)
     products = _texts(file, "product_id")
     cells = _texts(file, "grid_cell")
@@ -102,7 +104,7 @@ def _shard(path: Path, file: pq.ParquetFile, source: Source) -> dict[str, Any]:
         "written_by": file.metadata.created_by,
         "time_column": next((name for name in TIME_COLUMNS if name in names), None),
         "metadata": metadata.name if metadata else None,
-        "columns": list(columns(file.metadata, file.schema_arrow).values()),
+        "columns": columns(file.metadata, file.schema_arrow),
         "sampled_rows": len(sample),
         "bands": {band: facts[band].as_json() for band in bands},
         "crs": dict(crs.most_common()),
@@ -114,17 +116,17 @@ def _shard(path: Path, file: pq.ParquetFile, source: Source) -> dict[str, Any]:
     }
 
 
-def columns(metadata: pq.FileMetaData, schema: pa.Schema) -> dict[str, dict[str, Any]]:
-    """Each column's type, codec, encodings and bytes, summed over the row groups."""
-    blank = {"codec": "", "encodings": [], "bytes": 0, "plain_bytes": 0}
-    found: dict[str, dict[str, Any]] = {
-        name: {"name": name, "type": str(schema.field(name).type), **blank} for name in schema.names
-    }
+def columns(metadata: pq.FileMetaData, schema: pa.Schema) -> list[dict[str, Any]]:
+    """Each column's name, type, codec, encodings and bytes, summed over the row groups; names may repeat."""
+    found: list[dict[str, Any]] = [
+        {"name": field.name, "type": str(field.type), "codec": "", "encodings": [], "bytes": 0, "plain_bytes": 0}
+        for field in schema
+    ]
+    owners = [number for number, field in enumerate(schema) for _ in range(leaves(field.type))]
     for group in range(metadata.num_row_groups):
         row_group = metadata.row_group(group)
-        for i in range(row_group.num_columns):
-            chunk = row_group.column(i)
-            facts = found[chunk.path_in_schema.split(".")[0]]
+        for leaf, owner in zip(range(row_group.num_columns), owners, strict=False):
+            chunk, facts = row_group.column(leaf), found[owner]
             facts["codec"] = chunk.compression.lower()
             facts["encodings"] = sorted({*facts["encodings"], *chunk.encodings})
             facts["bytes"] += chunk.total_compressed_size
@@ -132,10 +134,25 @@ def columns(metadata: pq.FileMetaData, schema: pa.Schema) -> dict[str, dict[str,
     return found
 
 
+def leaves(kind: pa.DataType) -> int:
+    """How many of Parquet's columns hold a column of this type."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return leaves(kind.storage_type)
+    if pa.types.is_dictionary(kind):
+        return 1
+    return sum(leaves(kind.field(i).type) for i in range(kind.num_fields)) or 1
+
+
 def _texts(file: pq.ParquetFile, name: str) -> list[str]:
     if name not in file.schema_arrow.names:
         return []
-    return [str(value or "") for batch in file.iter_batches(columns=[name]) for value in batch.column(0).to_pylist()]
+    batches = file.iter_batches(columns=[name], use_threads=False)
+    return [as_text(value) for batch in batches for value in batch.column(0).to_pylist()]
+
+
+def as_text(value: Any) -> str:
+    """What a text column holds: text, or its bytes where its writer did not say that they are text."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else "" if value is None else str(value)
 
 
 def _read_bands(
@@ -155,8 +172,8 @@ def _read_bands(
         for band in bands:
             try:
                 codes.add(_look(blob_of(table, band), facts[band]))
-            except CellError as error:
-                damaged.append({"row_group": group, "band": band, "error": str(error)})
+            except (CellError, *UNREADABLE, LookupError, TypeError) as error:
+                damaged.append({"row_group": group, "band": band, "error": first_line(error)})
         crs.update(f"EPSG:{code}" if code else "none" for code in codes)
     return facts, crs, damaged
 
@@ -195,6 +212,10 @@ def _problems(file: pq.ParquetFile, names: Sequence[str]) -> list[str]:
     if rows and rows != groups:
         problems.append(f"{rows} rows in {groups} row groups: mtembed needs one row per row group")
     problems += [f"there is no column {name}" for name in ("product_id", "grid_cell") if name not in names]
+    used = {"product_id", "grid_cell", *TIME_COLUMNS, *BANDS}
+    problems += [
+        f"there are {count} columns {name}" for name, count in Counter(names).items() if count > 1 and name in used
+    ]
     if not any(name in names for name in TIME_COLUMNS):
         problems.append("there is no time column: times come from metadata.parquet or from product_id")
     return problems

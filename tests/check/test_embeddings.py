@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from mtembed.check.shard import inspect
 from mtembed.cli import inspect as inspection_view
 from mtembed.dataset.rows import PartWriter, schema
+from mtembed.errors import UsageError
 from tests.tools.parts import write_part
 from tests.tools.screens import screen
 
@@ -80,3 +82,49 @@ def test_a_folder_with_its_manifest(tmp_path: Path) -> None:
     assert "rcf, weights random:1 (RANDOM), on S2L1C, fp32, 224 px, mtembed 0.1.0" in text
     part = inspect(out / "embeddings" / "part_1.parquet")
     assert (part["kind"], part["rows"], part["model"]) == ("embeddings", 5, "rcf")
+
+
+ODD_VECTORS = {
+    "strings": pa.array([["a"], ["b"]]),
+    "structs": pa.array([[{"x": 1.0}], []]),
+    "decimals": pa.array([[Decimal("1.5")], []], pa.list_(pa.decimal128(9, 2))),
+    "lists": pa.array([[[1.0]], [[2.0]]]),
+    "no list": pa.array(["a", "b"]),
+}
+
+
+@pytest.mark.parametrize("values", ODD_VECTORS.values(), ids=ODD_VECTORS)
+def test_what_is_no_vector_is_a_usage_error(tmp_path: Path, values: pa.Array) -> None:
+    pq.write_table(pa.table({"embedding": values}), tmp_path / "x.parquet")
+    with pytest.raises(UsageError, match="no list of numbers"):
+        inspect(tmp_path / "x.parquet")
+
+
+def test_vectors_of_different_lengths_are_a_usage_error(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"embedding": [[1.0, 2.0, 3.0], [4.0]]}), tmp_path / "x.parquet")
+    with pytest.raises(UsageError, match="different lengths"):
+        inspect(tmp_path / "x.parquet")
+
+
+def test_vectors_that_are_null_are_left_out(tmp_path: Path) -> None:
+    pq.write_table(
+        pa.table({"embedding": pa.array([[3, 4], None, [0, 1]], pa.list_(pa.int8(), 2))}), tmp_path / "x.parquet"
+    )
+    health = inspect(tmp_path / "x.parquet")["health"]
+    assert (health["vectors"], health["norm_max"]) == (2, 5.0)
+
+
+def test_two_columns_of_vectors_are_a_usage_error(tmp_path: Path) -> None:
+    column = pa.array([[1.0]])
+    pq.write_table(pa.Table.from_arrays([column, column], ["embedding", "embedding"]), tmp_path / "x.parquet")
+    with pytest.raises(UsageError, match="has 2 columns embedding"):
+        inspect(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize("geo", ["[1]", "null", "1", "{}", "[" * 100_000, "no json", '{"version": [1]}'])
+@pytest.mark.parametrize("key", ["geo", "mtembed"])
+def test_texts_of_any_kind_in_the_footer(tmp_path: Path, key: str, geo: str) -> None:
+    table = pa.table({"embedding": [[1.0]]}).replace_schema_metadata({key: geo})
+    pq.write_table(table, tmp_path / "x.parquet")
+    facts = inspect(tmp_path / "x.parquet")
+    assert facts["rows"] == 1 and facts["cells"] is None

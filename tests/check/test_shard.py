@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +197,84 @@ def test_command_speaks_json_for_each_file(tmp_path: Path, capsys: pytest.Captur
     assert command("inspect", "--json", str(shard.path), str(part)) == 0
     facts = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [fact["kind"] for fact in facts] == ["shard", "embeddings"]
+
+
+# -- odd files --------------------------------------------------------------------------------------------------------
+
+
+def rewritten(path: Path, change: Callable[[pa.Table], pa.Table]) -> Path:
+    """The shard with its table changed, still one row a row group."""
+    pq.write_table(change(pq.read_table(path)), path, row_group_size=1)
+    return path
+
+
+def appended(name: str, values: pa.Array) -> Callable[[pa.Table], pa.Table]:
+    return lambda table: table.append_column(name, values)
+
+
+POINTS = pa.array(
+    [{"a.b": 1, "c": [{"d": 2.5}]}, None], pa.struct({"a.b": pa.int8(), "c": pa.list_(pa.struct({"d": pa.float64()}))})
+)
+ODD_COLUMNS = {
+    "a name with a dot": ("eo:cloud.cover", pa.array([1.0, 2.0])),
+    "a name that looks like markup": ("[/bold][link=x]y", pa.array([1, 2])),
+    "a name of nothing": ("", pa.array([1, 2])),
+    "a control character": ("\x1b[31mred", pa.array([1, 2])),
+    "structs": ("points", POINTS),
+    "decimals": ("price", pa.array([Decimal("1.5"), None], pa.decimal128(9, 2))),
+    "a map": ("tags", pa.array([[("k", 1)], []], pa.map_(pa.string(), pa.int32()))),
+    "categories": ("kind", pa.array(["a", "b"]).dictionary_encode()),
+    "a column twice": ("thumbnail", pa.array([b"", b""])),
+}
+
+
+@pytest.mark.parametrize("name, values", ODD_COLUMNS.values(), ids=ODD_COLUMNS)
+def test_odd_columns_are_listed(
+    tmp_path: Path, name: str, values: pa.Array, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = rewritten(make_shard(tmp_path / "x.parquet", 2, "S1RTC").path, appended(name, values))
+    columns = inspect(path)["columns"]
+    assert [(column["name"], column["type"]) for column in columns] == [
+        (f.name, str(f.type)) for f in pq.read_schema(path)
+    ]
+    assert columns[-1]["bytes"] > 0
+    assert sum(column["bytes"] for column in columns) == sum(chunk_bytes(path))
+    assert command("inspect", str(path)) == 0
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def chunk_bytes(path: Path) -> list[int]:
+    metadata = pq.read_metadata(path)
+    groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+    return [group.column(i).total_compressed_size for group in groups for i in range(group.num_columns)]
+
+
+def test_a_band_twice_is_a_problem(tmp_path: Path) -> None:
+    path = make_shard(tmp_path / "x.parquet", 2, "S1RTC").path
+    facts = inspect(rewritten(path, lambda table: table.append_column("vv", table["vv"])))
+    assert "there are 2 columns vv" in facts["problems"]
+    assert {(item["row_group"], item["band"]) for item in facts["damaged"]} == {(0, "vv"), (1, "vv")}
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.binary()), pa.int64(), pa.struct({"bytes": pa.binary()})], ids=str)
+def test_bands_of_another_type_are_damaged(tmp_path: Path, kind: pa.DataType) -> None:
+    def change(table: pa.Table) -> pa.Table:
+        at = table.schema.get_field_index("vv")
+        return table.set_column(at, "vv", pa.array([None, None], kind))
+
+    facts = inspect(rewritten(make_shard(tmp_path / "x.parquet", 2, "S1RTC").path, change))
+    assert {(item["row_group"], item["band"]) for item in facts["damaged"]} == {(0, "vv"), (1, "vv")}
+
+
+def test_text_in_bare_bytes_is_read(tmp_path: Path) -> None:
+    def change(table: pa.Table) -> pa.Table:
+        return table.set_column(0, "product_id", table["product_id"].cast(pa.binary()))
+
+    facts = inspect(rewritten(make_shard(tmp_path / "x.parquet", 2).path, change))
+    assert facts["baselines"] == {"N0400": 1, "N0509": 1}
+
+
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.parquet")
+    with pytest.raises(UsageError, match="not a regular file"):
+        inspect(tmp_path / "pipe.parquet")
