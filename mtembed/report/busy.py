@@ -136,14 +136,19 @@ class Work:
         count, possible = 0, 0.0
         for process, window in self.windows.items():
             seen = sum(use.kind == kind and use.process == process for use in self.uses())
-            here = self.manifests[process].get("workers", {}).get(kind, seen) if process >= 0 else 0
+            here = self._said(process, kind, seen) if process >= 0 else 0
             count, possible = count + here, possible + here * window.seconds
         busy = sum(seconds for use, seconds, _ in self._uses if use.kind == kind)
         return Crew(count, round(min(1.0, busy / possible), 4) if possible > 0 else 0.0)
 
+    def _said(self, process: int, kind: str, seen: int) -> int:
+        """Number of workers of a kind as a manifest says, else as seen."""
+        workers = self.manifests[process].workers
+        return seen if workers is None else int(getattr(workers, kind))
+
     def _stretches(self, process: int) -> Spans:
         mine = self.cells.process == process
-        begun = self.manifests[process].get("starts", []) if process >= 0 else []
+        begun = self.manifests[process].starts if process >= 0 else ()
         cuts = np.sort([datetime.fromisoformat(moment).timestamp() for moment in begun])
         return Spans.union(self.cells.start[mine], self.cells.end[mine], PAUSE_S, cuts)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from mtembed.dataset.settings import Settings
 from mtembed.text import milliseconds
 from mtembed.types import STAGES_OF
 
@@ -38,7 +38,7 @@ def find_limit(
     count: Mapping[str, int],
     cell_waits_ms: float,
     device_waits_ms: float,
-    settings: Mapping[str, Any],
+    settings: Settings,
 ) -> Limit:
     """From the crews' busy shares (0..1), mean stage times, crew sizes, and both sides' waits at the decoded cells."""
     crew = _limiting_crew(busy, cell_waits_ms, device_waits_ms)
@@ -60,10 +60,10 @@ def _limiting_crew(busy: Mapping[str, float], cell_waits_ms: float, device_waits
     return "device" if cell_waits_ms >= device_waits_ms else "decode"
 
 
-def _advice(stage: str, count: Mapping[str, int], settings: Mapping[str, Any], busy: float) -> str:
+def _advice(stage: str, count: Mapping[str, int], settings: Settings, busy: float) -> str:
     if busy < BUSY:
         return "Let it run for longer; if it stays so, raise --slots and --workers."
-    on_cpu = settings["device"] == "cpu"
+    on_cpu = settings.device == "cpu"
     workers = f"--workers above {count['decode']}"
     return {
         "read": f"Put the shards on a faster disk, or raise {workers} so that more reads are under way.",
@@ -76,9 +76,9 @@ def _advice(stage: str, count: Mapping[str, int], settings: Mapping[str, Any], b
     }[stage]
 
 
-def _faster_model(on_cpu: bool, settings: Mapping[str, Any]) -> str:
+def _faster_model(on_cpu: bool, settings: Settings) -> str:
     more = "Use a GPU or more cores" if on_cpu else "Use more GPUs"
-    if settings["model"] != "rcf":
-        more += ", or a 16-bit --precision" if settings["precision"] == "fp32" else ""
-        more += ", or try --engine openvino" if on_cpu and settings["engine"] == "torch" else ""
+    if settings.model != "rcf":
+        more += ", or a 16-bit --precision" if settings.precision == "fp32" else ""
+        more += ", or try --engine openvino" if on_cpu and settings.engine == "torch" else ""
     return f"{more}; more decode workers would not help."

@@ -69,15 +69,15 @@ def page(report: Report, cells: Cells, work: Work) -> str:
 def _subtitle(report: Report) -> str:
     made = report.made_with
     words = [
-        ", ".join(made["devices"]) or made["device"],
-        made["precision"],
-        f"batch {made['batch']}",
-        f"weights {made['weights']}",
-        f"mtembed {made['mtembed']}" if made["mtembed"] else "",
-        f"begun {made['started']}" if made["started"] else "",
+        ", ".join(made.devices) or made.device,
+        made.precision,
+        f"batch {made.batch}",
+        f"weights {made.weights}",
+        f"mtembed {made.mtembed}",
+        f"begun {made.started}",
         "finished" if report.finished else "not finished yet",
     ]
-    return " · ".join(filter(None, words))
+    return " · ".join(words)
 
 
 def _tiles(report: Report) -> list[tuple[str, str]]:

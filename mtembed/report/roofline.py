@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from mtembed.dataset.manifest import Manifest
 from mtembed.text import significant
 from mtembed.types import DECODE_STAGES, DEVICE_STAGES
 
@@ -39,17 +39,17 @@ class Roof:
         )
 
 
-def roof(manifests: Sequence[Mapping[str, Any]], rate: float | None) -> Roof | None:
+def roof(manifests: Sequence[Manifest], rate: float | None) -> Roof | None:
     """Of a run at ``rate`` cells per second; None unless every process of it was measured."""
-    found = [manifest["roofline"] for manifest in manifests if "roofline" in manifest]
+    found = [manifest.roofline for manifest in manifests if manifest.roofline]
     if not rate or len(found) < len(manifests):
         return None
-    best = sum(one["best"] for one in found)
+    best = sum(one.best for one in found)
     stages = {}
     for name in (*DECODE_STAGES, *DEVICE_STAGES):
-        limit = sum(one["limits"][name] for one in found)
+        limit = sum(one.limits.get(name, 0.0) for one in found)
         if limit:
-            alone = sum(one["alone_ms"][name] for one in found) / len(found)
+            alone = sum(one.alone_ms.get(name, 0.0) for one in found) / len(found)
             stages[name] = StageRoof(round(alone, 3), round(limit, 4), round(rate / limit, 4))
-    read = sum(one["read_bytes_per_s"] for one in found)
+    read = sum(one.read_bytes_per_s for one in found)
     return Roof(round(best, 4), round(rate / best, 4), round(read), stages) if best else None

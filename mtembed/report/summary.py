@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from mtembed.dataset.manifest import Manifest
+from mtembed.dataset.settings import Settings
 from mtembed.errors import UsageError
 from mtembed.report.busy import Crew, Spread, Work, WorkerUse, intervals
 from mtembed.report.limit import Limit, find_limit
@@ -57,6 +59,25 @@ class Projection:
 
 
 @dataclass(frozen=True, slots=True)
+class MadeWith:
+    """Machine and settings; of several processes the settings are those of the first, which all share."""
+
+    mtembed: str
+    devices: list[str]
+    processes: int
+    starts: int
+    device: str
+    precision: str
+    engine: str
+    batch: int
+    threads: int
+    dtype: str
+    weights: str
+    encodings: list[str]
+    started: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Everything ``mtembed report`` says; the fields are the keys of ``--json``, in their order.
 
@@ -89,7 +110,7 @@ class Report:
     workers: list[WorkerUse]
     projection: Projection
     roofline: Roof | None
-    made_with: dict[str, Any]
+    made_with: MadeWith
 
     def as_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -97,7 +118,7 @@ class Report:
     @property
     def projected(self) -> str:
         """What the whole archive would take, as a sentence."""
-        return self.projection.sentence(self.made_with["processes"])
+        return self.projection.sentence(self.made_with.processes)
 
     def failed_hint(self, named: int) -> str:
         """Where all failed cells are listed, when only the first ``named`` are named here."""
@@ -106,7 +127,7 @@ class Report:
 
     def name_of(self, use: WorkerUse) -> str:
         """A worker's name; with several processes their number in front."""
-        return f"{use.process}: {use.name}" if self.made_with["processes"] > 1 else use.name
+        return f"{use.process}: {use.name}" if self.made_with.processes > 1 else use.name
 
 
 def report(root: Path, price_per_hour: float | None = None) -> Report:
@@ -123,24 +144,23 @@ def summarise(timings: DatasetTimings, work: Work, price_per_hour: float | None 
     """The report of a dataset that was loaded.  Raises UsageError for a price that is none."""
     if price_per_hour is not None and not price_per_hour >= 0:
         raise UsageError(f"--price-per-hour {price_per_hour} is not possible: give the price of one hour, 0 or more")
-    cells, older, manifest = timings.cells, timings.older, timings.manifests[0]
-    settings = manifest["settings"]
+    cells, older, settings = timings.cells, timings.older, timings.manifests[0].settings
     whole = cells.embedded
     stages = {name: Spread.of(cells.stage(name)[whole]) for name in STAGES}
     crews = {kind: work.crew(kind) for kind in ("decode", "device", "write")}
     queues = _queues(cells, work)
     limit = _limit(cells, crews, queues, settings)
-    done = int(cells.ok.sum()) + older["cells"]
+    done = int(cells.ok.sum()) + older.cells
     evidence, advice = _verdict(limit, done)
     total_s = _total_seconds(timings, work, len(cells))
     rate = int(cells.ok.sum()) / work.seconds if work.seconds > 0 else None
     return Report(
         schema=SCHEMA,
-        model=settings["model"],
-        source=settings["source"],
-        patch_size=settings["fragment_size"],
+        model=settings.model,
+        source=settings.source,
+        patch_size=settings.fragment_size,
         cells=done,
-        embeddings=int(cells.fragments[cells.ok].sum()) + older["embeddings"],
+        embeddings=int(cells.fragments[cells.ok].sum()) + older.embeddings,
         seconds_per_cell=round(total_s / done, 6) if done else None,
         total_s=round(total_s, 3),
         stages=stages,
@@ -148,7 +168,7 @@ def summarise(timings: DatasetTimings, work: Work, price_per_hour: float | None 
         evidence=evidence,
         advice=advice,
         finished=not timings.unfinished,
-        failed=int((~cells.ok).sum()) + older["failed"],
+        failed=int((~cells.ok).sum()) + older.failed,
         failures=_failures(cells),
         failed_cells=cells.named,
         warnings=_warnings(timings),
@@ -158,7 +178,7 @@ def summarise(timings: DatasetTimings, work: Work, price_per_hour: float | None 
         crews=crews,
         queues=queues,
         workers=work.uses(),
-        projection=_projection(settings["source"], rate if done >= FEW_CELLS else None, price_per_hour),
+        projection=_projection(settings.source, rate if done >= FEW_CELLS else None, price_per_hour),
         roofline=roof(timings.manifests, rate),
         made_with=_made_with(timings.manifests),
     )
@@ -167,10 +187,10 @@ def summarise(timings: DatasetTimings, work: Work, price_per_hour: float | None 
 def _total_seconds(timings: DatasetTimings, work: Work, looked_at: int) -> float:
     """Wall time: what the manifests say (with start-up), or what the timings show (with killed starts), if more."""
     shown = work.at_work.seconds
-    unseen = timings.older["cells"] + timings.older["failed"]
+    unseen = timings.older.cells + timings.older.failed
     if looked_at:
         shown *= 1 + unseen / looked_at
-    return max([shown, *(float(manifest.get("seconds", 0.0)) for manifest in timings.manifests)])
+    return max([shown, *(manifest.seconds or 0.0 for manifest in timings.manifests)])
 
 
 def _queues(cells: Cells, work: Work) -> list[Queue]:
@@ -183,7 +203,7 @@ def _queues(cells: Cells, work: Work) -> list[Queue]:
     ]
 
 
-def _limit(cells: Cells, crews: Mapping[str, Crew], queues: list[Queue], settings: Mapping[str, Any]) -> Limit | None:
+def _limit(cells: Cells, crews: Mapping[str, Crew], queues: list[Queue], settings: Settings) -> Limit | None:
     whole = cells.embedded
     if not whole.any():
         return None
@@ -214,10 +234,10 @@ def _failures(cells: Cells) -> list[dict[str, Any]]:
 
 def _warnings(timings: DatasetTimings) -> list[str]:
     """The run's own warnings, then those of cells with their number."""
-    said = [text for manifest in timings.manifests for text in manifest.get("warnings", [])]
+    said = [text for manifest in timings.manifests for text in manifest.warnings]
     counts: dict[str, int] = {}
     for manifest in timings.manifests:
-        for text, count in manifest.get("totals", {}).get("warnings", {}).items():
+        for text, count in manifest.totals.warnings.items():
             counts[text] = counts.get(text, 0) + count
     return [*dict.fromkeys(said), *(f"{counted(count)}: {text}" for text, count in sorted(counts.items()))]
 
@@ -226,11 +246,11 @@ def _notes(timings: DatasetTimings, looked_at: int) -> list[str]:
     notes = []
     if timings.unfinished:
         notes.append("the dataset is not finished: figures are of the cells that are safe so far")
-    if timings.older["cells"]:
+    if timings.older.cells:
         notes.append(f"stages, queues and workers are of the last {counted(looked_at)}")
     if looked_at < FEW_CELLS:
         notes.append(f"only {counted(looked_at)}: medians and shares are rough")
-    if timings.manifests[0].get("weights", {}).get("random"):
+    if timings.manifests[0].weights.random:
         notes.append("made with random weights: the times are real, the vectors mean nothing")
     return notes
 
@@ -241,17 +261,21 @@ def _projection(source: str, rate: float | None, price: float | None) -> Project
     return Projection(f"Core-{source}", count, hours, price, None if hours is None or price is None else hours * price)
 
 
-def _made_with(manifests: list[dict[str, Any]]) -> dict[str, Any]:
+def _made_with(manifests: list[Manifest]) -> MadeWith:
     first = manifests[0]
-    settings = first["settings"]
-    encodings = sorted({name for manifest in manifests for name in manifest.get("totals", {}).get("encodings", {})})
-    return {
-        "mtembed": first.get("mtembed"),
-        "devices": sorted({device for manifest in manifests for device in manifest.get("devices", [])}),
-        "processes": len(manifests),
-        "starts": sum(manifest.get("runs", 1) for manifest in manifests),
-        **{name: settings[name] for name in ("device", "precision", "engine", "batch", "threads", "dtype")},
-        "weights": settings["weights"],
-        "encodings": encodings,
-        "started": min((manifest["started"] for manifest in manifests if "started" in manifest), default=None),
-    }
+    settings = first.settings
+    return MadeWith(
+        mtembed=first.mtembed,
+        devices=sorted({device for manifest in manifests for device in manifest.devices}),
+        processes=len(manifests),
+        starts=sum(manifest.runs for manifest in manifests),
+        device=settings.device,
+        precision=settings.precision,
+        engine=settings.engine,
+        batch=settings.batch,
+        threads=settings.threads,
+        dtype=settings.dtype,
+        weights=settings.weights,
+        encodings=sorted({name for manifest in manifests for name in manifest.totals.encodings}),
+        started=min(manifest.started for manifest in manifests),
+    )

@@ -7,7 +7,7 @@ part that finishes meanwhile is seen in one of the two.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from mtembed.dataset.atomic import read_json
 from mtembed.dataset.folder import WORK, Dataset
 from mtembed.dataset.journal import read_journal
+from mtembed.dataset.manifest import Manifest
+from mtembed.dataset.manifest import read as read_manifest
 from mtembed.dataset.part import read_facts, read_timings, timing_table
 from mtembed.errors import OutputError, UsageError
 from mtembed.parquet import UNREADABLE, first_line
-from mtembed.types import STAGES
+from mtembed.types import STAGES, ShardFacts
 
 TEXTS = ("shard", "grid_cell", "status", "stage", "error", "worker", "device")
 COLUMNS = (*TEXTS, "row_group", "fragments", "bytes_in", "started", "clock", *STAGES)
@@ -99,13 +100,26 @@ class Cells:
 
 
 @dataclass(frozen=True, slots=True)
+class Sums:
+    """Parts that were not looked at cell by cell."""
+
+    cells: int = 0
+    failed: int = 0
+    embeddings: int = 0
+
+    @classmethod
+    def of(cls, facts: Sequence[ShardFacts]) -> Sums:
+        return cls(*(sum(getattr(one, field.name) for one in facts) for field in fields(cls)))
+
+
+@dataclass(frozen=True, slots=True)
 class DatasetTimings:
     """The manifests of a dataset and its cells; ``older`` sums up the parts beyond ``MOST_CELLS``."""
 
     root: Path
-    manifests: list[dict[str, Any]]
+    manifests: list[Manifest]
     cells: Cells
-    older: dict[str, int]
+    older: Sums
     unfinished: bool
 
 
@@ -116,11 +130,9 @@ def load(root: Path, most_cells: int = MOST_CELLS) -> DatasetTimings:
         raise UsageError(f"{root} is not a dataset made by mtembed: name the --output folder of a run")
     unfinished = (root / WORK).is_dir()
     journals = {path.stem: read_journal(path) for path in sorted((root / WORK).glob("*.journal"))}
-    manifests = [read_json(path) for path in paths]
-    if not all("settings" in manifest for manifest in manifests):
-        raise UsageError(f"{root} is not a dataset made by mtembed: its manifest.json is of something else")
-    facts = {stem: known for manifest in manifests for stem, known in manifest.get("shards", {}).items()}
-    owner = {stem: i for i, manifest in enumerate(manifests) for stem in manifest.get("shards", {})}
+    manifests = [read_manifest(path) for path in paths]
+    facts = {stem: known for manifest in manifests for stem, known in manifest.shards.items()}
+    owner = {stem: i for i, manifest in enumerate(manifests) for stem in manifest.shards}
     unlisted = 0 if len(manifests) == 1 else -1
     gathered = _Gathered(lambda stem: owner.get(stem, unlisted))
     try:
@@ -133,21 +145,21 @@ def load(root: Path, most_cells: int = MOST_CELLS) -> DatasetTimings:
         newest, oldest = _newest(parts, facts, most_cells - gathered.count)
         for table in _tables(newest):
             gathered.add(table)
-        older = _sum_up([facts.get(path.stem) or asdict(read_facts(path)) for path in oldest])
+        older = Sums.of([facts.get(path.stem) or read_facts(path) for path in oldest])
     except UNREADABLE as error:
         raise OutputError(f"a timing file of {root} cannot be read: {first_line(error)}") from error
     return DatasetTimings(root, manifests, gathered.cells(), older, unfinished)
 
 
-def _newest(parts: list[Path], facts: Mapping[str, Any], most: int) -> tuple[list[Path], list[Path]]:
+def _newest(parts: list[Path], facts: Mapping[str, ShardFacts], most: int) -> tuple[list[Path], list[Path]]:
     """The parts written last that together have at most ``most`` cells (one part at least), and the others."""
-    known = sum(one["cells"] + one["failed"] for one in facts.values())
+    known = sum(one.cells + one.failed for one in facts.values())
     if known <= most and len(parts) <= len(facts):
         return sorted(parts), []
     by_age = sorted(parts, key=lambda path: path.stat().st_mtime_ns, reverse=True)
     for i, path in enumerate(by_age):
-        shard = facts.get(path.stem) or asdict(read_facts(path))
-        most -= shard["cells"] + shard["failed"]
+        shard = facts.get(path.stem) or read_facts(path)
+        most -= shard.cells + shard.failed
         if most < 0 and i:
             return by_age[:i], by_age[i:]
     return by_age, []
@@ -160,10 +172,6 @@ def _tables(parts: Sequence[Path]) -> Iterator[pa.Table]:
     for first in range(0, len(parts), FILES_AT_ONCE):
         files = [str(path) for path in parts[first : first + FILES_AT_ONCE]]
         yield ds.dataset(files, schema=schema, format="parquet").to_table()
-
-
-def _sum_up(facts: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    return {name: sum(one[name] for one in facts) for name in ("cells", "failed", "embeddings")}
 
 
 class _Gathered:
