@@ -276,4 +276,5 @@ class RunSummary:
     message: str = ""
     new_cells: int = 0
     limiting_stage: str = ""
+    failures: str = "failures.jsonl"
     notes: list[str] = field(default_factory=list)

@@ -36,7 +36,9 @@ def test_embed_works_in_a_script_without_a_main_guard(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "part_00001.parquet", 1, side=48).path
     (tmp_path / "script.py").write_text(
         f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nimport mtembed\n"
-        f"summary = mtembed.embed({str(shard)!r}, model='rcf', fragment_size=32, output='out')\n"
+        "seen = []\ntell = lambda progress: seen.append((progress.done, progress.total))\n"
+        f"summary = mtembed.embed({str(shard)!r}, model='rcf', fragment_size=32, output='out', on_progress=tell)\n"
+        "assert seen and all(done <= total for done, total in seen), seen\n"
         "assert isinstance(summary, mtembed.RunSummary)\n"
         "assert (summary.cells, summary.failed, summary.embeddings, summary.exit_code) == (1, 0, 4, 0)\n"
         "try:\n    mtembed.embed('missing.parquet', model='rcf')\n"

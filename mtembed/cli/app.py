@@ -22,9 +22,9 @@ from cyclopts.exceptions import CycloptsError, MissingArgumentError
 
 from mtembed import __version__
 from mtembed.cli.configuration import FileOptions, sources, sources_of_speech, unknown_variables
-from mtembed.cli.console import OutputLost, Speech, abandon, open_streams, say
+from mtembed.cli.console import INTERRUPTED, OutputLost, Speech, abandon, open_streams, say
 from mtembed.cli.options import SPEECH, Talk, shown_default
-from mtembed.cli.run import INTERRUPTED, run
+from mtembed.cli.run import run
 from mtembed.cli.usage import explained, require_command, short_help
 from mtembed.errors import MtembedError
 from mtembed.machine import require_supported

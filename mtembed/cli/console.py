@@ -23,6 +23,7 @@ from mtembed.errors import MtembedError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+INTERRUPTED = 130  # exit code of a run that can be resumed
 WIDE = 160  # columns where the output is not a terminal
 # C0 but for tab and line feed, DEL, C1, line separators, marks and overrides of the writing direction, lone surrogates
 CONTROL = re.compile(

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from mtembed.cli.console import INTERRUPTED
 from mtembed.cli.options import SPEECH, Fresh, Talk
-from mtembed.cli.run import INTERRUPTED, execute
+from mtembed.cli.run import execute
 from mtembed.config import RunConfig
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from mtembed.cli.console import INTERRUPTED
 from mtembed.run.progress import ADVICE, Progress
 from mtembed.text import counted, duration, plural
 from mtembed.types import RunSummary
@@ -86,11 +87,16 @@ def summary(result: RunSummary) -> Iterator[str]:
     if result.message:
         yield result.message
     rate = f" at {result.new_cells / result.seconds:.2f} cells/s" if result.new_cells and result.seconds else ""
-    now = f", {result.new_cells:,} of them now in {duration(result.seconds)}{rate}" if result.new_cells else ""
-    yield f"{result.output}: {plural(result.embeddings, 'embedding')} of {counted(result.cells)}{now}"
+    parts = f"{plural(result.embeddings, 'embedding')} of {counted(result.cells)}"
+    if result.exit_code == INTERRUPTED:
+        now = f"{counted(result.new_cells)} now in {duration(result.seconds)}{rate}"
+        yield f"{result.output}: {now}; {parts} in finished parts, the others are kept"
+    else:
+        now = f", {result.new_cells:,} of them now in {duration(result.seconds)}{rate}" if result.new_cells else ""
+        yield f"{result.output}: {parts}{now}"
     if result.failed:
         failed, them = ("failed and is", "it") if result.failed == 1 else ("failed and are", "them")
-        listed = f"{result.output}/failures.jsonl"
+        listed = f"{result.output}/{result.failures}"
         yield f"{counted(result.failed)} {failed} listed in {listed}; --retry-failed tries {them} again"
 
 

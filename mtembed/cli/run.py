@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from mtembed.cli.console import Speech
+from mtembed.cli.console import INTERRUPTED, Speech
 from mtembed.cli.options import SPEECH, Talk
 from mtembed.config import RunConfig
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from mtembed.run.embed import Run
     from mtembed.run.plan import Plan
 
-INTERRUPTED = 130
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 

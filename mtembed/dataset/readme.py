@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from typing import Any
 
 from mtembed.dataset.manifest import Manifest
 from mtembed.sources import SOURCES
+from mtembed.text import counted, encoding, plural
 
 COLUMNS = (
     ("unique_id", "string", "sha256 of footprint, time stamp, product and vector"),
@@ -78,9 +80,9 @@ def _title(manifest: Manifest) -> str:
     side = settings.fragment_size
     return (
         f"# {_name(manifest)}\n\n"
-        f"{totals.embeddings:,} embeddings of {totals.cells:,} {_plural('cell', totals.cells)} "
+        f"{plural(totals.embeddings, 'embedding')} of {counted(totals.cells)} "
         f"of Major TOM Core, {SOURCES[settings.source].description}.\n"
-        f"Model: {model.title}. Each row is a vector of {model.dim} values for a window of {side} x {side} px."
+        f"Model: {model.title}. Each row is a vector of {model.dim} values for a fragment of {side} x {side} px."
         + (_SHARED.format(settings.shard_count) if settings.shard_count > 1 else "")
     )
 
@@ -89,10 +91,6 @@ _SHARED = (
     "\n\n{} processes write into this folder; the numbers below are those of the one that wrote this card last. "
     "`mtembed report` joins them."
 )
-
-
-def _plural(noun: str, count: int) -> str:
-    return noun if count == 1 else f"{noun}s"
 
 
 def _warning(manifest: Manifest) -> str:
@@ -111,7 +109,7 @@ def _contents(manifest: Manifest) -> str:
         ("cells", f"{totals.cells:,}"),
         ("failed cells", f"{totals.failed:,}"),
         ("embeddings", f"{totals.embeddings:,}"),
-        ("image encodings met", _counted(totals.encodings)),
+        ("image encodings met", _counted({encoding(name): count for name, count in totals.encodings.items()})),
     ]
     if SOURCES[manifest.settings.source].has_offset:
         rows.append(("processing baselines met", _counted(totals.baselines)))
@@ -146,7 +144,7 @@ def _provenance(manifest: Manifest) -> str:
         ("fragments cut by", ", ".join(manifest.kernels) or "not recorded"),
         ("mtembed", manifest.mtembed),
         ("libraries", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
-        ("command", f"`{manifest.command}`"),
+        ("command", _code(manifest.command)),
         ("made", " to ".join(filter(None, (manifest.started, manifest.ended)))),
     ]  # fmt: skip
     warnings = "".join(f"\n\nNote: {warning}." for warning in manifest.warnings)
@@ -167,26 +165,32 @@ def _failures(manifest: Manifest) -> str:
     failed = {stem: facts.failed for stem, facts in manifest.shards.items() if facts.failed}
     lines = []
     if failed:
-        lines.append(f"Without embeddings: {sum(failed.values()):,}; `failures.jsonl` says why. Shards concerned:")
-        lines.append("\n".join(f"- `{stem}`: {count}" for stem, count in sorted(failed.items())[:LISTED]))
+        listed = "failures.jsonl" if manifest.settings.shard_count == 1 else "failures-*.jsonl"
+        lines.append(f"Without embeddings: {counted(sum(failed.values()))}; `{listed}` says why. Shards concerned:")
+        lines.append("\n".join(f"- {_code(stem)}: {count}" for stem, count in sorted(failed.items())[:LISTED]))
         if len(failed) > LISTED:
             lines.append(f"and {len(failed) - LISTED} more.")
     odd = manifest.totals.warnings
     if odd:
         lines.append("Oddities of the archive, each counted by cell (the timing rows name them):")
-        lines.append("\n".join(f"- {text}: {count:,}" for text, count in sorted(odd.items())))
+        lines.append("\n".join(f"- {_plain(text)}: {count:,}" for text, count in sorted(odd.items())))
     return "## Failures and warnings\n\n" + "\n\n".join(lines) if lines else ""
 
 
 def _loading(manifest: Manifest) -> str:
-    part = min(manifest.shards, default="part_00001")
+    part = json.dumps(f"embeddings/{min(manifest.shards, default='part_00001')}.parquet")  # a literal of Python too
     return f"""\
 ## How to load
 
 ```python
 # geopandas: one part, with its footprints
 import geopandas
-frame = geopandas.read_parquet("embeddings/{part}.parquet")
+frame = geopandas.read_parquet({part})
+
+# geopandas: all parts
+import glob
+import pandas
+frames = pandas.concat(map(geopandas.read_parquet, sorted(glob.glob("embeddings/*.parquet"))), ignore_index=True)
 
 # numpy: the vectors alone
 import pyarrow.parquet
@@ -199,7 +203,9 @@ rows = polars.scan_parquet("embeddings/*.parquet").select("grid_cell", "embeddin
 
 # duckdb: one cell
 import duckdb
-cell = duckdb.sql("SELECT embedding FROM 'embeddings/*.parquet' WHERE grid_cell = '110D_457L'")
+cells = duckdb.sql("SELECT grid_cell, count(*) FROM 'embeddings/*.parquet' GROUP BY 1 ORDER BY 1").fetchall()
+name, count = cells[0]
+cell = duckdb.execute("SELECT embedding FROM 'embeddings/*.parquet' WHERE grid_cell = ?", [name]).fetchall()
 
 # Hugging Face datasets
 import datasets
@@ -210,7 +216,7 @@ torchgeo 0.9 or later (Python 3.12), one part at a time because it reads all of 
 
 ```python
 from torchgeo.datasets import MajorTOMEmbeddings
-samples = MajorTOMEmbeddings("embeddings/{part}.parquet")
+samples = MajorTOMEmbeddings({part})
 ```"""
 
 
@@ -239,6 +245,16 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _cell(text: str) -> str:
     """Nothing that came from a file name or an archive may break the table."""
     return re.sub(r"\s+", " ", text).replace("|", "\\|") or "-"
+
+
+def _code(text: str) -> str:
+    """A span of code: one line, and nothing in it that ends the span."""
+    return f"`{' '.join(text.split()).replace('`', chr(39))}`"
+
+
+def _plain(text: str) -> str:
+    """Text that came from outside: one line, neither markup nor HTML."""
+    return re.sub(r"([\\`*_\[\]#])", r"\\\1", escape(" ".join(text.split()), quote=False))
 
 
 def _counted(counts: Mapping[str, int]) -> str:

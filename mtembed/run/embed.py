@@ -29,6 +29,7 @@ from mtembed.run.sizes import Sizes, sizes
 from mtembed.types import Roofline, RunSummary, Weights
 
 Tick = Callable[[Progress], None]
+TELL_EVERY_S = 0.5
 NOTHING_TO_DO = "nothing to do: every cell that was asked for is there already"
 INTERRUPTED = "interrupted; run the same command again to go on"
 
@@ -163,13 +164,32 @@ class Run:
             message=NOTHING_TO_DO if pipeline is None else INTERRUPTED if interrupted else "",
             new_cells=progress.done,
             limiting_stage=progress.limiting,
+            failures=self.plan.dataset.failures_path.name,
         )
 
 
-def embed(shards: str | Path | Iterable[str | Path], model: str, **options: Any) -> RunSummary:
+def embed(
+    shards: str | Path | Iterable[str | Path], model: str, *, on_progress: Tick | None = None, **options: Any
+) -> RunSummary:
     """Embed Major TOM Core shards; the same as ``mtembed run``, without printing.
 
     ``shards`` are files, folders or globs; ``options`` are the fields of ``config.RunConfig``.  Works from notebooks
-    and from scripts without a main guard.  Returns a RunSummary, also when some cells failed; raises MtembedError.
+    and from scripts without a main guard.  ``on_progress`` is called about twice a second with a ``Progress``
+    (``done``, ``failed``, ``resumed``, ``total`` and ``remaining`` cells; ``cells_per_s``; ``eta_s``, seconds or None);
+    what it raises ends the run, which can be resumed.  Returns a RunSummary, also when some cells failed; raises
+    MtembedError.
     """
-    return Run(plan(RunConfig.of(shards, model=model, **options))).execute()
+    return Run(plan(RunConfig.of(shards, model=model, **options)), _seldom(on_progress)).execute()
+
+
+def _seldom(call: Tick | None) -> Tick:
+    """At most once in ``TELL_EVERY_S`` seconds."""
+    last = 0.0
+
+    def tick(progress: Progress) -> None:
+        nonlocal last
+        if call is not None and time.monotonic() - last >= TELL_EVERY_S:
+            last = time.monotonic()
+            call(progress)
+
+    return tick

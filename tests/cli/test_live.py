@@ -179,6 +179,18 @@ def test_the_end_names_cells_rate_and_failures(capsys: pytest.CaptureFixture[str
     assert "25 embeddings of 1 cell\n" in said and "1 cell failed and is listed" in said
 
 
+def test_an_interrupted_run_tells_parts_and_cells_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    result = RunSummary("out", "rcf", "S2L1C", cells=12, embeddings=300, new_cells=13, seconds=10.0, exit_code=130)
+    PlainView().end(result)
+    said = capsys.readouterr().err
+    assert "out: 13 cells now in 10 s" in said and "300 embeddings of 12 cells in finished parts" in said
+
+
+def test_the_list_of_failures_has_its_own_name_in_a_shared_run(capsys: pytest.CaptureFixture[str]) -> None:
+    PlainView().end(RunSummary("out", "rcf", "S2L1C", cells=1, failed=2, failures="failures-0-of-2.jsonl"))
+    assert "listed in out/failures-0-of-2.jsonl" in capsys.readouterr().err
+
+
 def test_nothing_printed_moves_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     hostile = "a\x1b[31m\x07\x9b2J\u202eb\u2028c\udc80"
     PlainView().note(hostile)

@@ -80,6 +80,18 @@ def test_odd_names_do_not_break_the_front_matter_or_a_table(manifest: dict[str, 
     assert "`mtembed a\\|b c`" in text
 
 
+def test_a_name_of_a_file_stays_text(manifest: dict[str, Any]) -> None:
+    """It stands in a code span, in a list and in a literal of Python; nothing of it becomes a line or an element."""
+    stem = "a\n---\nlicense: mit\n```\n<b>`x`</b>"
+    facts = manifest["shards"].pop("part_00007")
+    manifest["shards"][stem] = facts | {"shard": f"{stem}.parquet"}
+    text = card(manifest)
+    lines = text.splitlines()
+    assert lines.count("---") == 2 and "license: mit" not in lines and lines.count("```") == text.count("```python")
+    for block in re.findall(r"```python\n(.*?)\n```", text, re.DOTALL):
+        compile(block, "card", "exec")
+
+
 def test_provenance_is_told(manifest: dict[str, Any]) -> None:
     manifest["weights"] |= {"file": "some.pth", "sha256": "ab" * 32}
     text = card(manifest)
@@ -138,8 +150,8 @@ def test_extras_have_their_columns(manifest: dict[str, Any]) -> None:
 
 def test_the_loading_code_runs(dataset: Path, manifest: dict[str, Any], tmp_path: Path) -> None:
     code = re.findall(r"```python\n(.*?)```", card(manifest), re.DOTALL)[0]
-    script = f"{code}\nassert len(frame) == len(data) == len(rows.collect()) == 8\n"
-    script += f"assert frame.crs.to_epsg() == 4326 and vectors.shape == (8, {DIM}) and not cell.fetchall()\n"
+    script = f"{code}\nassert len(frame) == len(frames) == len(data) == len(rows.collect()) == 8\n"
+    script += f"assert frames.crs.to_epsg() == 4326 and vectors.shape == (8, {DIM}) and len(cell) == count > 0\n"
     env = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, cwd=dataset, env=env, capture_output=True, text=True, check=False)
