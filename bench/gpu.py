@@ -36,10 +36,11 @@ from mtembed import machine, models
 from mtembed.archive import tiff
 from mtembed.archive.reader import cell_blobs
 from mtembed.dataset.settings import automatic_batch, automatic_precision
-from mtembed.engine.device import TORCH_DTYPE, exact_fp32
-from mtembed.engine.gpu import Card
+from mtembed.engine.arithmetic import TORCH_DTYPE, exact_fp32
+from mtembed.engine.gpu import GpuDevice
 from mtembed.engine.gpu_decode import GpuDecoder
-from mtembed.kernels.select import BACKENDS
+from mtembed.errors import MtembedError
+from mtembed.kernels.select import GPU_BACKENDS
 from mtembed.messages import GPU_ENCODINGS, DeviceJob
 from mtembed.report.busy import Spans
 from mtembed.types import DEVICE_STAGES, CellTiming
@@ -98,7 +99,7 @@ def measure(model: str, device: torch.device, options: argparse.Namespace) -> di
     fragments = 9 if spec.size == 384 else 25
     wanted = replace(wanted, cells=-(-batch // fragments) + 1)
     engine = Engine(wanted, device)
-    found: dict[str, Any] = {"model": model, "precision": precision, "batch": engine.card.batch, "fragments": fragments}
+    found: dict[str, Any] = {"model": model, "precision": precision, "batch": engine.gpu.network.batch, "fragments": fragments}
     alone, fed = [], []
     for _ in range(ROUNDS):
         alone.append(engine.alone() / fragments)
@@ -119,16 +120,16 @@ def measure(model: str, device: torch.device, options: argparse.Namespace) -> di
 class Engine:
     """A card with a ring of full slots."""
 
-    def __init__(self, wanted: DeviceJob, device: torch.device, kernel: str = "auto") -> None:
+    def __init__(self, wanted: DeviceJob, device: torch.device, kernel: str | None = None) -> None:
         self.job, self.device = wanted, device
         self.slots = 3 * wanted.cells
         self.ring = ring_for(wanted, self.slots, SIDE)
-        self.card = Card(wanted, self.ring, device, kernel)
+        self.gpu = GpuDevice(wanted, self.ring, device, kernel)
         self.tasks = [fill(self.ring, index, wanted, SIDE, SIDE) for index in range(self.slots)]
         self.timings: list[CellTiming] = []
 
     def close(self) -> None:
-        self.card.close()
+        self.gpu.close()
         self.ring.close()
 
     def synchronize(self) -> None:
@@ -137,13 +138,13 @@ class Engine:
 
     def alone(self) -> float:
         """Fragments per second of the network on the batch that lies there."""
-        self.card._run()
+        self.gpu.network.embed_input()
         self.synchronize()
         count, started = 0, time.perf_counter()
         while time.perf_counter() - started < SECONDS:
-            self.card._run()
+            self.gpu.network.embed_input()
             self.synchronize()
-            count += self.card.batch
+            count += self.gpu.network.batch
         return count / (time.perf_counter() - started)
 
     def fed(self) -> float:
@@ -159,9 +160,9 @@ class Engine:
                 task = self.tasks[waiting.pop(0)]
                 task = replace(task, timing=CellTiming("bench", task.key[1], started=time.monotonic()))
                 given += 1
-                outcomes = self.card.take(task, slot_of(self.ring, task))
+                outcomes = self.gpu.take(task, slot_of(self.ring, task))
             else:
-                outcomes = self.card.idle()
+                outcomes = self.gpu.idle()
             for outcome in outcomes:
                 if outcome.error:
                     raise outcome.error
@@ -202,16 +203,15 @@ def busy_part(busy: Spans, start: float, end: float) -> tuple[np.ndarray, np.nda
 def kernels(wanted: DeviceJob, device: torch.device) -> dict[str, float]:
     """Milliseconds per cell of each kernel backend that runs on the device."""
     found = {}
-    for name in BACKENDS:
-        if (name in ("cuda", "cupy")) == (device.type == "cuda"):
-            try:
-                engine = Engine(wanted, device, name)
-            except (ImportError, RuntimeError) as error:
-                print(f"{name}: {error}", file=sys.stderr)
-                continue
-            engine.feed(2 * engine.slots)
-            found[name] = engine.stages()["preprocess"]
-            engine.close()
+    for name in GPU_BACKENDS if device.type == "cuda" else ("numpy", "numba"):
+        try:
+            engine = Engine(wanted, device, name)
+        except MtembedError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            continue
+        engine.feed(2 * engine.slots)
+        found[name] = engine.stages()["preprocess"]
+        engine.close()
     return found
 
 
@@ -220,7 +220,7 @@ def arithmetic(engine: Engine, fragments_per_s: float) -> dict[str, float]:
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
-        engine.card._network(engine.card.input[:1])
+        engine.gpu.network.embed(engine.gpu.network.input[:1])
     achieved = counter.get_total_flops() * fragments_per_s / 1e12
     side = MATRIX if engine.device.type == "cuda" else MATRIX // 8
     a, b = (torch.randn(side, side, device=engine.device).to(TORCH_DTYPE[engine.job.precision]) for _ in range(2))

@@ -9,7 +9,8 @@ import time
 import torch
 
 from mtembed import models
-from mtembed.engine.device import CpuDevice, exact_fp32, micro_batches
+from mtembed.engine.arithmetic import exact_fp32
+from mtembed.engine.cpu import CpuDevice, micro_batches
 from mtembed.messages import DeviceJob
 from mtembed.models import weights
 

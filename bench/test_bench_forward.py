@@ -10,7 +10,8 @@ import torch
 
 from bench.conftest import Paired
 from mtembed import machine, models
-from mtembed.engine.device import TORCH_DTYPE, CpuDevice, exact_fp32
+from mtembed.engine.arithmetic import TORCH_DTYPE, exact_fp32
+from mtembed.engine.cpu import CpuDevice
 from mtembed.engine.packed import pack
 from mtembed.messages import DeviceJob
 from mtembed.models import weights

@@ -17,9 +17,9 @@ from typing import Any
 import numba.cuda
 import numpy as np
 
-from mtembed.kernels.fragment_cupy import THREADS, grid
 from mtembed.kernels.fragment_numba import FLOAT16, FLOAT32, bfloat16_of, half_of, normalise_of
 from mtembed.kernels.fragment_numpy import ENCODINGS, RULES, Array, check, check_bounds, constants
+from mtembed.kernels.launch import THREADS, grid
 from mtembed.types import Normalisation
 
 cuda: Any = numba.cuda

@@ -13,11 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from mtembed.kernels.fragment_numpy import ENCODINGS, RULES, Array, check, check_bounds, constants
+from mtembed.kernels.fragment_numpy import Array, check, check_bounds, constants
+from mtembed.kernels.launch import THREADS, arguments, grid
 from mtembed.types import Normalisation
-
-THREADS = 64
-"""Threads per block; a block is one row of one fragment, and 224 or 384 columns leave few of its threads idle."""
 
 
 def fragment(
@@ -56,42 +54,6 @@ def fragment(
         _kernel()(grid(n, size), (THREADS,), tuple(named.values()))
 
 
-def arguments(
-    raw: Array,
-    planes: Array,
-    fragments: Array,
-    subtract: Array,
-    nodata: Array,
-    low: Array,
-    scale: Array,
-    rule: str,
-    out: Array,
-) -> dict[str, Any]:
-    """The kernel's arguments by the names of its parameters, in their order: arrays and numpy scalars."""
-    strides = [np.int64(stride // out.dtype.itemsize) for stride in out.strides]
-    return {
-        "raw": raw,
-        "raw_is_uint16": np.int32(raw.dtype == np.uint16),
-        "planes": planes,
-        "fragments": fragments,
-        "subtract": subtract,
-        "nodata": nodata,
-        "low": low,
-        "scale": scale,
-        "rule": np.int32(RULES[rule]),
-        "encoding": np.int32(ENCODINGS[out.dtype]),
-        "bands": np.int32(out.shape[1]),
-        "size": np.int32(out.shape[2]),
-        "out": out,
-        **dict(zip(("by_fragment", "by_band", "by_row", "by_col"), strides, strict=True)),
-    }
-
-
-def grid(n: int, size: int) -> tuple[int, int]:
-    """Blocks for ``n`` fragments of ``size`` px; rows beyond the axis's 65,535 are strided over."""
-    return n, min(size, 65535)
-
-
 def _cupy() -> Any:
     try:
         import cupy
@@ -106,7 +68,7 @@ def _stream(cupy: Any) -> Any:
     if torch is None or not torch.cuda.is_initialized():
         return cupy.cuda.get_current_stream()
     stream = torch.cuda.current_stream()
-    if hasattr(cupy.cuda.Stream, "from_external"):  # CuPy >= 14, which warns about ExternalStream
+    if hasattr(cupy.cuda.Stream, "from_external") and hasattr(stream, "__cuda_stream__"):  # CuPy >= 14, torch >= 2.10
         return cupy.cuda.Stream.from_external(stream)
     return cupy.cuda.ExternalStream(stream.cuda_stream)
 

@@ -244,9 +244,14 @@ def fragment(
     check_bounds(raw.size, planes, fragments, subtract, size)
     if not out.flags.writeable:
         raise ValueError("out must be writeable.")
-    offsets, floor, nodata = cell_constants(raw.dtype, subtract, nodata)
     channels_last = is_channels_last(out)
     memory: npt.NDArray[Any] = out.transpose(0, 2, 3, 1) if channels_last else out
+    if not memory.flags.c_contiguous:  # pixels with room for more channels
+        packed = np.empty(memory.shape, memory.dtype).transpose(0, 3, 1, 2)
+        fragment(raw, planes, fragments, subtract, nodata, normalisation, packed)
+        out[...] = packed
+        return
+    offsets, floor, nodata = cell_constants(raw.dtype, subtract, nodata)
     bits = memory.view(np.uint32 if out.dtype == np.float32 else np.uint16)
     # Copies of the small tables are always writeable, so one compiled version serves every caller.
     tables = (planes.copy(), fragments.copy(), RULES[normalisation.rule], ENCODINGS[out.dtype])

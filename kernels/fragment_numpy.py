@@ -8,7 +8,8 @@ fragments   int32 [n, 3] = (cell, row, col) in pixels of the finest band
 subtract    int32 [cells], the radiometric offset: uint16 pixels become max(x - subtract, 0); float32 ones stay
 nodata      float64 [cells], NaN for none; the decibel rule maps pixels equal to float32(nodata) to 0
 out         [n, bands, size, size], contiguous as NCHW or as NHWC (channels_last); float32, float16, or uint16 holding
-            the bits of bfloat16; 16 bit values are the float32 ones rounded to nearest even
+            the bits of bfloat16; 16 bit values are the float32 ones rounded to nearest even.  As NHWC, pixels may have
+            room for more channels; a GPU may set these to 0
 
 Pixel (r, c) of band b of a fragment is ``raw[first + (row + r) // row_factor * stride + (col + c) // col_factor]``,
 normalised by the rule of its band.  All arithmetic is float32 in the written order, except log10.
@@ -159,12 +160,20 @@ def _check_normalisation(normalisation: Normalisation, bands: int) -> None:
 
 
 def is_channels_last(out: Array) -> bool:
-    """Whether [n, bands, rows, cols] lies in memory as NHWC rather than NCHW; ValueError if it is neither."""
+    """Whether [n, bands, rows, cols] lies in memory as NHWC rather than NCHW; ValueError if it is neither.
+
+    Pixels of NHWC may have room for more channels than there are bands.
+    """
     (n, bands, rows, cols), (by_n, by_band, by_row, by_col) = tuple(out.shape), tuple(out.strides)
-    if _is_contiguous((n, bands, rows, cols), (by_n, by_band, by_row, by_col), out.dtype.itemsize):
+    itemsize = out.dtype.itemsize
+    if _is_contiguous((n, bands, rows, cols), (by_n, by_band, by_row, by_col), itemsize):
         return False
-    if _is_contiguous((n, rows, cols, bands), (by_n, by_row, by_col, by_band), out.dtype.itemsize):
+    if _is_contiguous((n, rows, cols, bands), (by_n, by_row, by_col, by_band), itemsize):
         return True
+    if bands == 1 or by_band == itemsize:
+        room = by_col // itemsize
+        if room > bands and _is_contiguous((n, rows, cols, room), (by_n, by_row, by_col, itemsize), itemsize):
+            return True
     raise ValueError(f"out with strides {tuple(out.strides)} is contiguous neither as NCHW nor as NHWC.")
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from typing import Any, Protocol, cast
 
 from mtembed.types import Normalisation
 
-BACKENDS = ("numpy", "numba", "cuda", "cupy")
-"""The definition; one CPU thread; numba.cuda; CuPy.  Each is ``fragment_<name>.py`` in this folder."""
+GPU_BACKENDS = ("nvrtc", "cupy", "cuda")
+"""What can run on a GPU, in the order in which it is tried: with what torch brings, CuPy, numba.cuda."""
+BACKENDS = ("numpy", "numba", *GPU_BACKENDS)
+"""The definition, one CPU thread, and those for GPUs.  Each is ``fragment_<name>.py`` in this folder."""
 
 
 class Fragment(Protocol):
@@ -27,16 +28,13 @@ class Fragment(Protocol):
     ) -> None: ...
 
 
-def backend(name: str = "auto", device: str = "cpu") -> Fragment:
-    """The ``fragment`` function of a backend.  A name decides alone; ``auto`` looks at ``device`` (``cpu``, ``cuda``).
-
-    ``auto`` takes ``numba`` on the CPU.  On ``cuda`` it takes ``cupy`` where CuPy is installed and ``cuda`` elsewhere,
-    an order that measurements on a GPU have yet to confirm.  ValueError for unknown names.
-    """
-    if device not in ("cpu", "cuda"):
-        raise ValueError(f"The device {device!r} is neither cpu nor cuda.")
-    if name == "auto":
-        name = "numba" if device == "cpu" else ("cupy" if importlib.util.find_spec("cupy") else "cuda")
+def backend(name: str = "numba") -> Fragment:
+    """Return the ``fragment`` function of a backend; ``numba`` is the one for CPUs.  ValueError for unknown names."""
     if name not in BACKENDS:
-        raise ValueError(f"The kernel backend {name!r} is none of auto, {', '.join(BACKENDS)}.")
+        raise ValueError(f"The kernel backend {name!r} is none of {', '.join(BACKENDS)}.")
     return cast(Fragment, importlib.import_module(f"mtembed.kernels.fragment_{name}").fragment)
+
+
+def kernel_name(fragment: Fragment) -> str:
+    """The backend that a ``fragment`` function belongs to."""
+    return str(getattr(fragment, "__module__", "")).rpartition("_")[2]

@@ -14,18 +14,28 @@ Key = tuple[int, int | None]  # (shard, row group); None stands for the shard it
 
 @dataclass(frozen=True, slots=True)
 class WorkerReady:
-    """A device worker has loaded its network: the device's name, the fragment kernel, versions of what computes."""
+    """A device worker has loaded its network: the device's name, the fragment kernel, versions of what computes.
+
+    ``position_independent`` says whether a fragment's bits are the same wherever in a batch it lies; None on a CPU,
+    where a cell is a batch of its own.
+    """
 
     name: ClassVar[str] = "device"
     device: str
     kernel: str
     versions: Mapping[str, str]
+    position_independent: bool | None = None
 
     def sentence(self) -> str:
-        return ""  # nothing that a user must hear of
+        if self.position_independent is False:
+            return (
+                f"vectors made on {self.device} depend in their last bits on where in a batch a fragment lies: "
+                "two runs need not give the same bytes"
+            )
+        return ""
 
     def as_json(self) -> dict[str, Any]:
-        return {"device": self.device, "kernel": self.kernel, "versions": dict(self.versions)}
+        return asdict(self) | {"versions": dict(self.versions)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +51,20 @@ class PrecisionCheck:
 
     def sentence(self) -> str:
         return ""
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionUnknown:
+    """The error against fp32 could not be measured."""
+
+    name: ClassVar[str] = "precision_unknown"
+    cause: str
+
+    def sentence(self) -> str:
+        return f"the error against fp32 was not measured: {self.cause}"
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -110,7 +134,22 @@ class Unpinned:
         return asdict(self)
 
 
-Note = WorkerReady | PrecisionCheck | DecodedBands | BatchHalved | LaneDropped | Unpinned
+@dataclass(frozen=True, slots=True)
+class Unfused:
+    """Joined operators do not run on a GPU, so that the network is slower than it could be."""
+
+    name: ClassVar[str] = "unfused"
+    card: int | None
+    cause: str
+
+    def sentence(self) -> str:
+        return f"card {self.card} runs the network more slowly than it could, without joined operators: {self.cause}"
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+Note = WorkerReady | PrecisionCheck | PrecisionUnknown | DecodedBands | BatchHalved | LaneDropped | Unpinned | Unfused
 """A fact about the run: ``name`` is its key in the manifest, ``sentence()`` what users are told, if anything."""
 
 

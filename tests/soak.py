@@ -63,7 +63,7 @@ def _start(command: Sequence[str], chance: random.Random, counter: Path | None) 
 
 def _counting(counter: Path) -> dict[str, str]:
     """A fault that only counts the cells that are embedded."""
-    return {"kind": "device", "function": "mtembed.engine.device:CpuDevice.embed", "action": f"count:{counter}"}
+    return {"kind": "device", "function": "mtembed.engine.cpu:CpuDevice.embed", "action": f"count:{counter}"}
 
 
 def _kill_after_a_while(process: subprocess.Popen[str], chance: random.Random, done: Kills) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -30,7 +31,7 @@ FILES = Path(__file__).parent / "encodings"
 PARTS = "it takes nvTIFF and libnvcomp 5 too: pip install 'mtembed[gpu]'"
 TIMED_S = 1.0
 TROUBLE = (ImportError, OSError, RuntimeError, ValueError)
-"""What the library raises where it, a part of it or the GPU is missing, or an image is not to its taste."""
+"""What the library raises where it, a part of it or the GPU is missing, or an image is none that it decodes."""
 
 Blob = npt.NDArray[np.uint8]
 
@@ -76,8 +77,16 @@ class GpuDecoder:
         return "" if _equal(pixels, blob) else "pixels differ from the CPU's"
 
 
+@dataclass(frozen=True, slots=True)
+class DecodedBand:
+    """A band's pixels [rows, cols], on the device or on the CPU; None where they cannot be had, and why."""
+
+    pixels: Tensor | None
+    problem: str = ""
+
+
 class DeviceDecoder:
-    """What a card decodes with: the GPU, and the CPU for what the GPU refuses."""
+    """Decodes with a GPU, and on the CPU what the GPU refuses."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -95,33 +104,33 @@ class DeviceDecoder:
         except TROUBLE:
             return None
 
-    def decode(self, blobs: Sequence[Blob], shapes: Sequence[tuple[int, int]], dtype: str) -> list[Tensor | str]:
-        """Pixels [rows, cols] of ``dtype`` for each blob, or why there are none."""
+    def decode(self, blobs: Sequence[Blob], shapes: Sequence[tuple[int, int]], dtype: str) -> list[DecodedBand]:
+        """Return the pixels of ``dtype`` of each blob, or why there are none."""
         found = _tried(self._gpu, blobs)
         wanted = getattr(torch, dtype)
-        result: list[Tensor | str] = []
+        result = []
         for blob, shape, pixels in zip(blobs, shapes, found, strict=True):
             fits = pixels is not None and tuple(pixels.shape) == shape and pixels.dtype == wanted
             self.counts["gpu" if fits else "cpu"] += 1
-            result.append(pixels if fits and pixels is not None else _on_cpu(blob, shape, dtype))
+            result.append(DecodedBand(pixels) if fits else _on_cpu(blob, shape, dtype))
         return result
 
 
 def _tried(decoder: GpuDecoder | None, blobs: Sequence[Blob]) -> list[Tensor | None]:
-    """What the GPU makes of the blobs: nothing where it is missing or in trouble."""
+    """Decode on the GPU; None for each blob where it is missing or fails."""
     if decoder is not None:
         with contextlib.suppress(*TROUBLE):
             return decoder.decode(blobs)
     return [None] * len(blobs)
 
 
-def _on_cpu(blob: Blob, shape: tuple[int, int], dtype: str) -> Tensor | str:
+def _on_cpu(blob: Blob, shape: tuple[int, int], dtype: str) -> DecodedBand:
     pixels = np.empty(shape, dtype)
     try:
         tiff.decode_into(blob, tiff.parse(blob), pixels)
     except MtembedError as error:
-        return str(error)
-    return torch.from_numpy(pixels)
+        return DecodedBand(None, str(error))
+    return DecodedBand(torch.from_numpy(pixels))
 
 
 def probe(job: ProbeJob, device: torch.device) -> Probed:

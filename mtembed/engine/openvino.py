@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ class OpenVinoNetwork:
         self._request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
         self.input = np.zeros(shape, np.float32)
         self._tensor = openvino.Tensor
-        self.versions = {"torch": str(torch.__version__), "openvino": openvino.__version__}
+        self.versions: Mapping[str, str] = {"torch": str(torch.__version__), "openvino": openvino.__version__}
 
     def __call__(self, count: int) -> FloatArray:
         self._request.set_input_tensor(self._tensor(self.input[:count], shared_memory=True))

@@ -1,4 +1,4 @@
-"""Networks as oneDNN likes them on a CPU: weights in its own blocked layouts, what follows a product done in its loop.
+"""Networks as oneDNN runs them fast: weights in its own blocked layouts, what follows a product done in its loop.
 
 torch's modules keep weights in plain layouts, which oneDNN reorders at every call, and their activations and residual
 sums pass through memory once more.  The operators used here are those that ``torch.compile`` puts into a frozen graph
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mtembed.engine.residual import is_plain_resnet, join_resnet
 from mtembed.models.networks import Embedder
 
 _Shape = list[int]
@@ -29,8 +30,9 @@ def pack(network: nn.Module, fragment: Tensor) -> nn.Module:
     trunk = network.trunk if isinstance(network, Embedder) else None
     if trunk is None or not _supported(fragment.dtype):
         return network
-    if hasattr(trunk, "layer4"):
-        _pack_resnet(trunk, _input_shapes(network, fragment))
+    if is_plain_resnet(trunk):
+        shapes = _input_shapes(network, fragment)
+        join_resnet(trunk, lambda convolution, relu: PackedConvolution(convolution, shapes[convolution], relu))
     elif hasattr(trunk, "blocks"):
         _pack_transformer(trunk, fragment.dtype)
     return network
@@ -57,15 +59,15 @@ def _input_shapes(network: nn.Module, fragment: Tensor) -> dict[nn.Module, _Shap
 
 
 class PackedConvolution(nn.Module):
-    """A convolution with its bias and, as told, the activation (``relu``) or the sum and activation behind it."""
+    """A convolution with its bias and perhaps the ReLU behind it; see ``residual.JoinedConvolution``."""
 
-    def __init__(self, convolution: nn.Conv2d, shape: _Shape, activation: str = "none") -> None:
+    def __init__(self, convolution: nn.Conv2d, shape: _Shape, relu: bool) -> None:
         super().__init__()
         places = (convolution.padding, convolution.stride, convolution.dilation)
         self.places = (*map(list, places), convolution.groups)
         self.weight = _onednn._reorder_convolution_weight(convolution.weight.detach(), *self.places, shape)
         self.bias = convolution.bias
-        self.activation = activation
+        self.activation = "relu" if relu else "none"
 
     def forward(self, x: Tensor) -> Tensor:
         packed: Tensor = _onednn._convolution_pointwise(
@@ -81,34 +83,8 @@ class PackedConvolution(nn.Module):
         return total
 
 
-class PackedBottleneck(nn.Module):
-    """timm's ``Bottleneck`` with folded norms: three convolutions, two of them with ReLU, the third onto the shortcut.
-
-    The shortcut may be the input itself, which nobody needs once the first convolution has read it.
-    """
-
-    def __init__(self, block: Any, shapes: dict[nn.Module, _Shape]) -> None:
-        super().__init__()
-        self.conv1, self.conv2 = (PackedConvolution(c, shapes[c], "relu") for c in (block.conv1, block.conv2))
-        self.conv3 = PackedConvolution(block.conv3, shapes[block.conv3])
-        self.downsample = None
-        if block.downsample is not None:
-            self.downsample = PackedConvolution(block.downsample[0], shapes[block.downsample[0]])
-
-    def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        return self.conv3.onto(self.conv2(self.conv1(x)), shortcut)
-
-
-def _pack_resnet(trunk: Any, shapes: dict[nn.Module, _Shape]) -> None:
-    trunk.conv1, trunk.act1 = PackedConvolution(trunk.conv1, shapes[trunk.conv1], "relu"), nn.Identity()
-    for layer in (trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4):
-        for index, block in enumerate(layer):
-            layer[index] = PackedBottleneck(block, shapes)
-
-
 class PackedLinear(nn.Module):
-    """A linear layer and, as told, the GELU behind it."""
+    """A linear layer and perhaps the GELU behind it."""
 
     def __init__(self, linear: nn.Linear, gelu: nn.GELU | None = None) -> None:
         super().__init__()

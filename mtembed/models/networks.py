@@ -210,9 +210,11 @@ class RandomConvolutions(Embedder):
             images, strip = 1, max(1, _CPU_VALUES // (features * cols))
         sums: Tensor = x.new_zeros((len(x), 2 * features), dtype=torch.float32)
         for image in range(0, len(x), images):
+            image = max(0, min(image, len(x) - images))  # one shape for all, so that all have the same bits
+            total = sums[image : image + images].zero_()
             for row in range(0, rows, strip):
                 part = x[image : image + images, :, row : row + strip + side - 1]
-                sums[image : image + images] += _rectified_sums(self.trunk(part))
+                total += _rectified_sums(self.trunk(part))
         means: Tensor = sums / (rows * cols)
         return means
 

@@ -107,10 +107,11 @@ def decoder(name: str, job: Job, send: Callable[[Any], None]) -> Service:
 
 def device(name: str, job: Job, send: Callable[[Any], None]) -> Service:
     """Computes vectors; imports torch."""
-    from mtembed.engine.device import Outcome, make_device
+    from mtembed.engine import open_device
+    from mtembed.engine.device import Outcome
 
     rings = Rings(job)
-    engine = make_device(job.work, rings.lanes[job.work.lane])
+    engine = open_device(job.work, rings.lanes[job.work.lane])
 
     def embedded(outcome: Outcome) -> Embedded:
         timing = outcome.task.timing
@@ -121,6 +122,8 @@ def device(name: str, job: Job, send: Callable[[Any], None]) -> Service:
         return Embedded(outcome.task.key, timing, outcome.notes)
 
     def take(task: EmbedTask) -> Iterable[Embedded]:
+        timing = task.timing  # what has passed since reading began and was neither reading nor decoding was waiting
+        timing.ring_wait = (monotonic() - timing.started) * 1e3 - timing.read - timing.decode
         return map(embedded, engine.take(task, rings.slot(task.slot.lane, task.slot.index)))
 
     send(Ready(engine.ready))

@@ -1,4 +1,4 @@
-"""Cards: batches across cells on one device, several devices in a run, and what happens when they fail.
+"""GPUs: batches across cells on one device, several devices in a run, and what happens when they fail.
 
 The device is the CPU, through the code that a GPU runs (``MTEMBED_CPU_CARDS``).
 """
@@ -19,8 +19,10 @@ import torch
 
 from mtembed import machine
 from mtembed.engine import gpu
-from mtembed.engine.device import CpuDevice, relative_l2
-from mtembed.engine.gpu import LOTS, Card
+from mtembed.engine.cpu import CpuDevice
+from mtembed.engine.gpu import IN_FLIGHT, GpuDevice
+from mtembed.engine.gpu_network import GpuNetwork
+from mtembed.engine.precision import relative_l2
 from mtembed.engine.streams import HostEvent, Streams
 from mtembed.messages import BatchHalved, DeviceJob, EmbedTask, Note, PrecisionCheck
 from mtembed.ring import Ring
@@ -38,18 +40,18 @@ def _no_gradients() -> Iterator[None]:
         yield
 
 
-def embed_all(card: Card, ring: Ring, tasks: Sequence[EmbedTask]) -> list[Note]:
+def embed_all(device: GpuDevice, ring: Ring, tasks: Sequence[EmbedTask]) -> list[Note]:
     """Give all cells, then wait until all are answered; returns the notes."""
-    outcomes = [outcome for task in tasks for outcome in card.take(task, slot_of(ring, task))]
-    while card.patience_s is not None:
-        outcomes += card.idle()
+    outcomes = [outcome for task in tasks for outcome in device.take(task, slot_of(ring, task))]
+    while device.patience_s is not None:
+        outcomes += device.idle()
     assert sorted(o.task.key for o in outcomes) == sorted(t.key for t in tasks)
     assert [o.error for o in outcomes] == [None] * len(tasks)
     return [note for o in outcomes for note in o.notes]
 
 
-def by_card(ring: Ring, wanted: DeviceJob, tasks: Sequence[EmbedTask], kind: type[Card] = Card) -> list[np.ndarray]:
-    embed_all(kind(wanted, ring, CPU), ring, tasks)
+def by_gpu(ring: Ring, wanted: DeviceJob, tasks: Sequence[EmbedTask]) -> list[np.ndarray]:
+    embed_all(GpuDevice(wanted, ring, CPU), ring, tasks)
     return [vectors(ring, task, wanted) for task in tasks]
 
 
@@ -61,14 +63,14 @@ def by_cpu(ring: Ring, wanted: DeviceJob, tasks: Sequence[EmbedTask]) -> list[np
 
 
 @pytest.mark.parametrize(("model", "source"), [("rcf", "S2L1C"), ("rcf", "S1RTC"), ("ssl4eo-s1", "S1RTC")])
-def test_a_card_computes_what_the_cpu_device_computes(model: str, source: Any) -> None:
+def test_a_gpu_computes_what_the_cpu_device_computes(model: str, source: Any) -> None:
     """Also for cells of other sizes, cells larger than a batch, and a last batch that is not full."""
     wanted = job(model, source, batch=6)
     ring = ring_for(wanted)
     sides = ((96, 96), (36, 96), (60, 60), (36, 36), (96, 36))
     tasks = [fill(ring, i, wanted, *sides) for i, sides in enumerate(sides)]
     expected = by_cpu(ring, wanted, tasks)
-    for found, golden in zip(by_card(ring, wanted, tasks), expected, strict=True):
+    for found, golden in zip(by_gpu(ring, wanted, tasks), expected, strict=True):
         assert relative_l2(found, golden).max() < 1e-5
 
 
@@ -77,13 +79,13 @@ def test_a_cell_does_not_depend_on_the_cells_beside_it(model: str, source: Any, 
     wanted = job(model, source, batch=6, precision=precision)
     ring = ring_for(wanted)
     tasks = [fill(ring, i, wanted, 60, 96) for i in range(5)]
-    card = Card(wanted, ring, CPU)
-    embed_all(card, ring, tasks)
+    device = GpuDevice(wanted, ring, CPU)
+    embed_all(device, ring, tasks)
     together = [vectors(ring, task, wanted) for task in tasks]
     random.Random(1).shuffle(shuffled := list(tasks))
-    embed_all(card, ring, shuffled)
+    embed_all(device, ring, shuffled)
     assert np.array_equal(together, [vectors(ring, task, wanted) for task in tasks])
-    embed_all(card, ring, tasks[3:4])
+    embed_all(device, ring, tasks[3:4])
     assert np.array_equal(together[3], vectors(ring, tasks[3], wanted))
 
 
@@ -91,7 +93,7 @@ def test_the_milliseconds_of_a_batch_are_shared_by_its_fragments() -> None:
     wanted = job("rcf", "S2L1C", batch=7)
     ring = ring_for(wanted)
     tasks = [fill(ring, i, wanted, 60, 60) for i in range(4)]
-    embed_all(Card(wanted, ring, CPU), ring, tasks)
+    embed_all(GpuDevice(wanted, ring, CPU), ring, tasks)
     for task in tasks:
         timing = task.timing
         assert min(timing.upload, timing.preprocess, timing.forward, timing.download) > 0
@@ -116,7 +118,7 @@ class LateEvent(HostEvent):
 
 
 class LateStreams(Streams):
-    def event(self) -> LateEvent:
+    def timer(self) -> LateEvent:
         return LateEvent()
 
 
@@ -124,13 +126,13 @@ def test_three_batches_are_in_flight_and_a_cell_waits_for_its_download(monkeypat
     monkeypatch.setattr(gpu, "Streams", LateStreams)
     wanted = job("rcf", "S1RTC", batch=4)
     ring = ring_for(wanted)
-    card = Card(wanted, ring, CPU)
+    device = GpuDevice(wanted, ring, CPU)
     tasks = [fill(ring, i, wanted, 60, 60) for i in range(5)]  # four fragments each
-    for task in tasks[:LOTS]:
-        assert card.take(task, slot_of(ring, task)) == []
+    for task in tasks[:IN_FLIGHT]:
+        assert device.take(task, slot_of(ring, task)) == []
     assert np.isnan(vectors(ring, tasks[0], wanted)).all(), "vectors come with the answer, not before"
-    assert card.idle() == []
-    assert [o.task for o in card.take(tasks[3], slot_of(ring, tasks[3]))] == tasks[:1]
+    assert device.idle() == []
+    assert [o.task for o in device.take(tasks[3], slot_of(ring, tasks[3]))] == tasks[:1]
     assert np.isfinite(vectors(ring, tasks[0], wanted)).all()
     assert np.isnan(vectors(ring, tasks[1], wanted)).all()
 
@@ -139,17 +141,17 @@ def test_a_batch_that_is_not_full_waits_while_the_device_is_busy(monkeypatch: py
     monkeypatch.setattr(gpu, "Streams", LateStreams)
     wanted = job("rcf", "S1RTC", batch=4)
     ring = ring_for(wanted)
-    card = Card(wanted, ring, CPU)
+    device = GpuDevice(wanted, ring, CPU)
     full, half = fill(ring, 0, wanted, 60, 60), fill(ring, 1, wanted, 32, 60)
-    card.take(full, slot_of(ring, full))
-    card.take(half, slot_of(ring, half))
-    assert card.idle() == [] and card.open is not None
-    card.flying[0].down.synchronize()
-    assert [o.task for o in card.idle()] == [full]
-    assert card.open is None and len(card.flying) == 1
-    card.flying[0].down.synchronize()
-    assert [o.task for o in card.idle()] == [half]
-    assert card.patience_s is None
+    device.take(full, slot_of(ring, full))
+    device.take(half, slot_of(ring, half))
+    assert device.idle() == [] and device.filling is not None
+    device.in_flight[0].wait()
+    assert [o.task for o in device.idle()] == [full]
+    assert device.filling is None and len(device.in_flight) == 1
+    device.in_flight[0].wait()
+    assert [o.task for o in device.idle()] == [half]
+    assert device.patience_s is None
 
 
 def test_bands_that_do_not_fit_any_more_start_the_batch() -> None:
@@ -157,7 +159,7 @@ def test_bands_that_do_not_fit_any_more_start_the_batch() -> None:
     ring = ring_for(wanted)
     tasks = [fill(ring, i, wanted) for i in range(6)]
     expected = by_cpu(ring, wanted, tasks)
-    for found, golden in zip(by_card(ring, wanted, tasks), expected, strict=True):
+    for found, golden in zip(by_gpu(ring, wanted, tasks), expected, strict=True):
         assert relative_l2(found, golden).max() < 1e-5
 
 
@@ -173,9 +175,9 @@ def test_a_cell_without_finite_vectors_fails_alone() -> None:
     ring = ring_for(wanted)
     tasks = [fill(ring, i, wanted, 60, 60) for i in range(3)]
     slot_of(ring, tasks[1]).view[tasks[1].decoded.planes[0].offset :] = 0
-    card = Card(wanted, ring, CPU)
-    card.network = Fragile()
-    outcomes = [o for task in tasks for o in card.take(task, slot_of(ring, task))] + card.idle()
+    device = GpuDevice(wanted, ring, CPU)
+    device.network.network = Fragile()
+    outcomes = [o for task in tasks for o in device.take(task, slot_of(ring, task))] + device.idle()
     errors = {o.task.key: str(o.error or "") for o in outcomes}
     assert [bool(errors[task.key]) for task in tasks] == [False, True, False]
     assert "not finite" in errors[tasks[1].key]
@@ -184,60 +186,66 @@ def test_a_cell_without_finite_vectors_fails_alone() -> None:
 def test_the_error_of_16_bit_is_measured_once() -> None:
     wanted = job("ssl4eo-s1", "S1RTC", batch=6, precision="bf16")
     ring = ring_for(wanted)
-    card = Card(wanted, ring, CPU)
-    (check,) = embed_all(card, ring, [replace(fill(ring, 0, wanted), check=True)])
-    assert isinstance(check, PrecisionCheck)
-    assert check.precision == "bf16" and check.fragments == 6
+    device = GpuDevice(wanted, ring, CPU)
+    (check,) = embed_all(device, ring, [replace(fill(ring, 0, wanted), check=True)])
+    assert isinstance(check, PrecisionCheck) and check.precision == "bf16" and check.fragments == 6
     assert 0 < check.median_relative_l2 <= check.worst_relative_l2 < 0.05
-    assert embed_all(card, ring, [fill(ring, 1, wanted)]) == []
+    assert embed_all(device, ring, [fill(ring, 1, wanted)]) == []
 
 
 # -- memory -----------------------------------------------------------------------------------------------------
 
 
-class Small(Card):
+class Small(GpuNetwork):
     """Has no memory for more than ``most`` fragments."""
 
     most = 3
 
-    def _network(self, batch: torch.Tensor) -> torch.Tensor:
-        if len(batch) > self.most:
+    def embed(self, fragments: torch.Tensor) -> torch.Tensor:
+        if len(fragments) > self.most:
             raise torch.cuda.OutOfMemoryError("simulated")
-        return super()._network(batch)
+        return super().embed(fragments)
 
 
-def test_too_large_a_batch_is_halved_until_it_fits() -> None:
-    wanted = job("rcf", "S2L1C", batch=14)
+@pytest.fixture
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "GpuNetwork", Small)
+
+
+def test_too_large_a_batch_is_halved_until_it_fits(little_memory: None) -> None:
+    wanted = job("rcf", "S2L1C", batch=14, card=0)
     ring = ring_for(wanted)
     tasks = [fill(ring, i, wanted) for i in range(2)]
-    card = Small(wanted, ring, CPU)
-    assert card.batch == 3
-    assert card.ready[1:] == (BatchHalved(None, 14, 7), BatchHalved(None, 7, 3))
-    assert embed_all(card, ring, tasks) == []
+    device = GpuDevice(wanted, ring, CPU)
+    assert device.network.batch == 3
+    assert device.ready[1:] == (BatchHalved(0, 14, 7), BatchHalved(0, 7, 3))
+    assert embed_all(device, ring, tasks) == []
     found = [vectors(ring, task, wanted) for task in tasks]
     assert np.allclose(found, by_cpu(ring, wanted, tasks), rtol=1e-5)
 
 
 @pytest.mark.parametrize("batch", [8, 7])
-def test_memory_that_ends_later_halves_the_step_and_the_run_goes_on(batch: int, monkeypatch: Any) -> None:
-    wanted = job("rcf", "S2L1C", batch=batch)
+def test_memory_that_ends_later_halves_the_step_and_the_run_goes_on(
+    batch: int, little_memory: None, monkeypatch: Any
+) -> None:
+    wanted = job("rcf", "S2L1C", batch=batch, card=0)
     ring = ring_for(wanted)
     tasks = [fill(ring, i, wanted) for i in range(2)]
     monkeypatch.setattr(Small, "most", batch)
-    card = Small(wanted, ring, CPU)
+    device = GpuDevice(wanted, ring, CPU)
     monkeypatch.setattr(Small, "most", 3)
-    notes = embed_all(card, ring, tasks)
-    assert notes == [BatchHalved(None, *h) for h in ([(8, 4), (4, 2)] if batch == 8 else [(7, 3)])]
-    assert card.step <= 3 and card.batch == batch
+    notes = embed_all(device, ring, tasks)
+    assert notes == [BatchHalved(0, *sizes) for sizes in ([(8, 4), (4, 2)] if batch == 8 else [(7, 3)])]
+    assert device.network.step <= 3 and device.network.batch == batch
     found = [vectors(ring, task, wanted) for task in tasks]
     assert np.allclose(found, by_cpu(ring, wanted, tasks), rtol=1e-5)
 
 
-def test_no_room_for_one_fragment_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_for_one_fragment_is_an_error(little_memory: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Small, "most", 0)
     wanted = job("rcf", "S2L1C", batch=2)
     with pytest.raises(torch.cuda.OutOfMemoryError, match="single fragment"):
-        Small(wanted, ring_for(wanted), CPU)
+        GpuDevice(wanted, ring_for(wanted), CPU)
 
 
 # -- several cards ----------------------------------------------------------------------------------------------
@@ -306,7 +314,7 @@ def test_cards_and_the_cpu_agree(archive: Path, expected: dict[str, bytes], tmp_
 
 @pytest.mark.parametrize(
     ("function", "call"),
-    [("mtembed.engine.gpu:Card._fit", 1), ("mtembed.engine.gpu:Card._launch", 1)],
+    [("mtembed.engine.gpu_network:GpuNetwork.fit", 1), ("mtembed.engine.gpu:GpuDevice._start", 1)],
     ids=["at its start", "at its first batch"],
 )
 def test_a_card_that_keeps_failing_is_dropped(
@@ -322,7 +330,12 @@ def test_a_card_that_keeps_failing_is_dropped(
 
 
 def test_the_last_card_ends_the_run(archive: Path, two_cards: None, tmp_path: Path) -> None:
-    fault = {"kind": "device", "function": "mtembed.engine.gpu:Card._fit", "call": 1, "action": "cuda-error"}
+    fault = {
+        "kind": "device",
+        "function": "mtembed.engine.gpu_network:GpuNetwork.fit",
+        "call": 1,
+        "action": "cuda-error",
+    }
     code, _, err = run(command(archive, tmp_path / "out"), [fault])
     assert code == 1 and "device workers cannot do their work here" in err and "CUDA error" in err
 
@@ -332,7 +345,7 @@ def test_cells_in_flight_survive_the_death_of_their_worker(
 ) -> None:
     """They come back one at a time and give the same bytes; and one card may be named twice."""
     once = tmp_path / "once"
-    fault = {"kind": "device", "function": "mtembed.engine.gpu:Card._launch", "call": 2, "action": "kill"}
+    fault = {"kind": "device", "function": "mtembed.engine.gpu:GpuDevice._start", "call": 2, "action": "kill"}
     code, _, err = run(command(archive, tmp_path / "out", "--gpus", "0,0"), [{**fault, "once": str(once)}])
     assert code == 0, err
     assert once.exists()
@@ -341,8 +354,8 @@ def test_cells_in_flight_survive_the_death_of_their_worker(
 
 def test_a_halved_batch_is_told_and_recorded(archive: Path, two_cards: None, tmp_path: Path) -> None:
     faults = [
-        {"card": "0", "function": "mtembed.engine.gpu:Card._run", "call": 1, "action": "device-memory"},
-        {"card": "1", "function": "mtembed.engine.gpu:Card._run", "call": 2, "action": "device-memory"},
+        {"card": "0", "function": "mtembed.engine.gpu_network:GpuNetwork.embed", "call": 1, "action": "device-memory"},
+        {"card": "1", "function": "mtembed.engine.gpu_network:GpuNetwork.embed", "call": 2, "action": "device-memory"},
     ]
     code, _, err = run(command(archive, tmp_path / "out"), [{"kind": "device", **fault} for fault in faults])
     assert code == 0, err

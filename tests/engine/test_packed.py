@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from mtembed import models
-from mtembed.engine.packed import PackedBottleneck, PackedConvolution, PackedLinear, pack
+from mtembed.engine.packed import PackedConvolution, PackedLinear, pack
+from mtembed.engine.residual import JoinedBottleneck
 from mtembed.models.base import ModelSpec
 from mtembed.models.networks import fill, optimise
 from mtembed.types import Weights
@@ -72,7 +73,7 @@ def test_every_convolution_of_a_resnet_is_packed(name: str) -> None:
     network = packed(network, image(spec, size=SIZE))
     assert not any(isinstance(module, torch.nn.Conv2d) for module in network.modules())
     assert sum(isinstance(module, PackedConvolution) for module in network.modules()) == 53
-    assert sum(isinstance(module, PackedBottleneck) for module in network.modules()) == 16
+    assert sum(isinstance(module, JoinedBottleneck) for module in network.modules()) == 16
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)

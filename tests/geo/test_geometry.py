@@ -119,7 +119,7 @@ def through_the_pipeline(case: Case, path: Path, bands: tuple[str, str]) -> tupl
         found = np.stack([_cut(view, fragment, case.size) for fragment in view.fragments])
     else:
         out = np.empty((count, 2, case.size, case.size), np.float32)
-        fragment = backend("auto", "cpu")
+        fragment = backend()
         fragment(view.raw, view.planes, view.fragments, view.subtract, view.nodata, Normalisation("reflectance"), out)
         found = np.rint(out.astype(np.float64) * 10000)
     table = build_table([decoded.record], np.ones((count, 4), np.float32), "float32", False)

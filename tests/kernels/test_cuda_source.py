@@ -1,46 +1,41 @@
-"""``fragment.cu`` under NVIDIA's own compiler, which needs no GPU: that it compiles, and that it stays exact."""
+"""The CUDA sources under NVIDIA's own compiler, which needs no GPU: that they compile, and that they stay exact."""
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
 from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).resolve().parents[2] / "mtembed/kernels/fragment.cu"
+from mtembed.kernels import driver
+
+pytest.importorskip("cuda.bindings", reason="cuda.bindings comes with torch's CUDA build")
+GENERATIONS = ("75", "80", "86", "89", "90")
 
 
-def nvrtc() -> ctypes.CDLL:
-    """The compiler that torch's CUDA build brings along; CuPy uses the same."""
-    spec = importlib.util.find_spec("nvidia")
-    folders = [Path(folder) for folder in spec.submodule_search_locations or ()] if spec else []
-    found = [path for folder in folders for path in folder.rglob("libnvrtc.so*") if "alt" not in path.name]
-    if not found:
-        pytest.skip("libnvrtc is not installed (it comes with torch's CUDA build)")
-    return ctypes.CDLL(str(found[0]))
+@pytest.mark.parametrize("generation", GENERATIONS)
+@pytest.mark.parametrize("file", ["fragment.cu", "rectified.cu"])
+def test_sources_compile_for_every_generation(file: str, generation: str) -> None:
+    assert driver.compiled(file, f"sm_{generation}").startswith(b"\x7fELF")
 
 
-def ptx(architecture: str) -> str:
-    """The kernel as CuPy compiles it, without options but the architecture."""
-    library, program, size = nvrtc(), ctypes.c_void_p(), ctypes.c_size_t()
-    assert not library.nvrtcCreateProgram(ctypes.byref(program), SOURCE.read_bytes(), b"fragment.cu", 0, None, None)
-    options = (ctypes.c_char_p * 1)(f"--gpu-architecture={architecture}".encode())
-    failed = library.nvrtcCompileProgram(program, 1, options)
-    library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-    log = ctypes.create_string_buffer(size.value)
-    library.nvrtcGetProgramLog(program, log)
-    assert not failed and not log.value, log.value.decode()
-    library.nvrtcGetPTXSize(program, ctypes.byref(size))
-    text = ctypes.create_string_buffer(size.value)
-    library.nvrtcGetPTX(program, text)
-    return text.value.decode()
-
-
-@pytest.mark.parametrize("architecture", ["compute_75", "compute_80", "compute_90"])
-def test_the_kernel_compiles_without_a_word_and_keeps_float32_exact(architecture: str) -> None:
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_the_fragment_kernel_keeps_float32_exact(generation: str) -> None:
     """Division is rounded to nearest, no float32 product is fused into a sum, denormals are kept."""
-    text = ptx(architecture)
+    text = driver.compiled("fragment.cu", f"compute_{generation}").decode()
     assert ".entry fragment(" in text
     assert "div.rn.f32" in text
     assert "fma.rn.f32" not in text and "div.approx" not in text and "div.full" not in text and ".ftz.f32" not in text
+
+
+def test_a_device_gets_its_own_code_or_what_it_can_translate() -> None:
+    assert driver.architecture((9, 0)) == "sm_90"
+    assert driver.architecture((99, 0)).startswith("compute_")
+    with pytest.raises(RuntimeError, match=r"no GPU as old as compute capability 3\.5"):
+        driver.architecture((3, 5))
+
+
+def test_a_source_that_does_not_compile_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken.cu").write_text('extern "C" __global__ void broken(int n) { return m; }')
+    monkeypatch.setattr(driver, "FOLDER", tmp_path)
+    with pytest.raises(RuntimeError, match=r"broken.cu for sm_80: NVRTC_ERROR_COMPILATION: .*\"m\" is undefined"):
+        driver.compiled("broken.cu", "sm_80")

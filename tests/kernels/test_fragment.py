@@ -1,12 +1,11 @@
 """Every backend against the definition, and the definition against torch.
 
-``cupy`` stands for the text of ``fragment.cu`` compiled as C++ and launched with the arguments that the CuPy launcher
-makes; ``cuda`` for the numba.cuda kernel in numba's simulator, all cases in one process.
+``cu`` stands for the text of ``fragment.cu`` compiled as C++ and launched with the arguments that its launchers make;
+``cuda`` for the numba.cuda kernel in numba's simulator, all cases in one process.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import math
 import sys
@@ -21,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtembed.kernels import fragment_numba
-from mtembed.kernels.select import BACKENDS, backend
+from mtembed.kernels.select import BACKENDS, backend, kernel_name
 from mtembed.types import Normalisation
 from tests.tools.kernel_cases import (
     C_TYPES,
@@ -52,13 +51,13 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Case], Array]:
     return compiled(tmp_path_factory.mktemp("cu"))
 
 
-@pytest.fixture(params=["numba", "cuda", "cupy"])
+@pytest.fixture(params=["numba", "cuda", "cu"])
 def run(request: pytest.FixtureRequest) -> Callable[[str], Array]:
     """Run a named case on one backend."""
     if request.param == "cuda":
         results: dict[str, Array] = request.getfixturevalue("simulated")
         return results.__getitem__
-    if request.param == "cupy":
+    if request.param == "cu":
         on_cpu: Callable[[Case], Array] = request.getfixturevalue("launch")
         return lambda name: on_cpu(CASES[name])
     return lambda name: compute(CASES[name])
@@ -75,7 +74,7 @@ def test_backends_equal_the_definition(run: Callable[[str], Array], name: str) -
 
 def test_backends_have_one_signature() -> None:
     signatures = [inspect.signature(backend(name)) for name in BACKENDS]
-    assert len(signatures) == 4
+    assert len(signatures) == 5
     assert all(signature == signatures[0] for signature in signatures)
 
 
@@ -310,19 +309,17 @@ def test_out_must_be_writeable() -> None:
         fragment_numba.fragment(*CASES["rgb-float32-nchw"].inputs(), out)
 
 
-def test_auto_is_numba_on_the_cpu() -> None:
+def test_numba_is_the_backend_of_cpus() -> None:
     assert backend() is backend("numba") is fragment_numba.fragment
 
 
-def test_auto_on_a_gpu_is_cupy_where_installed() -> None:
-    name = "cupy" if importlib.util.find_spec("cupy") else "cuda"
-    assert backend("auto", "cuda") is backend(name)
+def test_a_backend_has_the_name_of_its_file() -> None:
+    assert [kernel_name(backend(name)) for name in BACKENDS] == list(BACKENDS)
 
 
-@pytest.mark.parametrize(("name", "device"), [("fortran", "cpu"), ("auto", "tpu")])
-def test_unknown_names_are_answered_with_the_known_ones(name: str, device: str) -> None:
-    with pytest.raises(ValueError, match=r"numba|cuda"):
-        backend(name, device)
+def test_unknown_names_are_answered_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="numpy, numba, nvrtc, cupy, cuda"):
+        backend("fortran")
 
 
 def test_cupy_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

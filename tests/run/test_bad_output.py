@@ -42,7 +42,7 @@ def test_a_folder_that_may_not_be_written(shard: Path, tmp_path: Path) -> None:
 def test_a_folder_that_is_removed_while_running(shard: Path, tmp_path: Path, call: int) -> None:
     calm, output = tmp_path / "calm", tmp_path / "out"
     assert run(command(shard, calm))[0] == 0
-    fault = {"kind": "device", "function": "mtembed.engine.device:CpuDevice.embed", "call": call}
+    fault = {"kind": "device", "function": "mtembed.engine.cpu:CpuDevice.embed", "call": call}
     code, _, err = run(command(shard, output), [{**fault, "action": f"delete-folder:{output}"}])
     assert code == 1
     assert "was removed" in err and "same command" in err and "Traceback" not in err

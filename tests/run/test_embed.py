@@ -298,7 +298,7 @@ def test_the_error_of_16_bit_is_measured_whoever_embeds_the_first_cell(tmp_path:
         str(tmp_path / "out"),
     ]
     once = {"once": str(tmp_path / "once")}
-    fault = {"kind": "device", "function": "mtembed.engine.device:CpuDevice._cut", "call": 1, "action": "kill", **once}
+    fault = {"kind": "device", "function": "mtembed.engine.cutter:Cutter.__call__", "call": 1, "action": "kill", **once}
     code, _, err = run([*options, str(sample)], [fault])
     assert code == 0, err
     assert (tmp_path / "once").exists()

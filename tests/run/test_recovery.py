@@ -64,7 +64,7 @@ POINTS: list[tuple[str, str, dict[str, Any]]] = [
     ("writer, before the journal is removed", "write", {"function": "os:unlink", "call": 1}),
     ("decode worker, in its second cell", "decode", {"function": "mtembed.archive.cell:decode_cell", "call": 2}),
     ("decode worker, opening a shard", "decode", {"function": "mtembed.archive.listing:list_shard", "call": 2}),
-    ("device worker, in its second cell", "device", {"function": "mtembed.engine.device:CpuDevice.embed", "call": 2}),
+    ("device worker, in its second cell", "device", {"function": "mtembed.engine.cpu:CpuDevice.embed", "call": 2}),
 ]
 
 
@@ -112,8 +112,8 @@ def test_killed_at_random_times(archive: Path, expected: dict[str, bytes], tmp_p
     ("kind", "function", "action", "words"),
     [
         ("decode", "mtembed.archive.cell:decode_cell", "segfault", "SIGSEGV"),
-        ("device", "mtembed.engine.device:CpuDevice.embed", "segfault", "SIGSEGV"),
-        ("device", "mtembed.engine.device:CpuDevice.embed", "out-of-memory", "MemoryError"),
+        ("device", "mtembed.engine.cpu:CpuDevice.embed", "segfault", "SIGSEGV"),
+        ("device", "mtembed.engine.cpu:CpuDevice.embed", "out-of-memory", "MemoryError"),
     ],
 )
 def test_a_cell_that_ends_two_workers_is_a_failed_cell(
@@ -180,7 +180,7 @@ def test_the_first_signal_ends_gracefully_and_says_how_to_go_on(
 
 
 def test_the_second_signal_ends_at_once(archive: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
-    fault = {"kind": "device", "function": "mtembed.engine.device:CpuDevice.embed", "call": 1, "action": "hang"}
+    fault = {"kind": "device", "function": "mtembed.engine.cpu:CpuDevice.embed", "call": 1, "action": "hang"}
     process = start(command(archive, tmp_path / "out"), [fault])
     wait_for(lambda: list((tmp_path / "out/.mtembed").glob("*.journal")), process)
     process.send_signal(signal.SIGINT)
@@ -218,7 +218,7 @@ def test_a_full_disk_is_an_error_and_goes_on_after_space_is_made(
 
 
 def test_two_runs_on_one_folder(archive: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
-    fault = {"kind": "device", "function": "mtembed.engine.device:CpuDevice.embed", "call": 1, "action": "hang"}
+    fault = {"kind": "device", "function": "mtembed.engine.cpu:CpuDevice.embed", "call": 1, "action": "hang"}
     first = start(command(archive, tmp_path / "out"), [fault])
     wait_for(lambda: list((tmp_path / "out/.mtembed").glob("*.journal")), first)
     code, _, err = run(command(archive, tmp_path / "out"))

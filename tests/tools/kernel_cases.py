@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mtembed.kernels import fragment_cupy, fragment_numba, fragment_numpy
+from mtembed.kernels import fragment_numba, fragment_numpy, launch
 from mtembed.types import Normalisation
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,16 +44,23 @@ class Case:
     size: int
     dtype: Any = np.float32
     channels_last: bool = False
+    room: int = 0  # channels that a pixel of ``out`` has room for, where that is more than the bands
 
     def inputs(self) -> tuple[Any, ...]:
         return self.raw, self.planes, self.fragments, self.subtract, self.nodata, self.normalisation
 
-    def out(self) -> Array:
+    def memory(self) -> Array:
+        """What ``out`` is a view of: [n, bands, size, size], or [n, size, size, room]."""
         n, bands, size = len(self.fragments), self.planes.shape[1], self.size
-        filler = 77  # what a kernel that leaves a gap would leave
-        if self.channels_last:
-            return np.full((n, size, size, bands), filler, self.dtype).transpose(0, 3, 1, 2)
-        return np.full((n, bands, size, size), filler, self.dtype)
+        shape = (n, size, size, self.room or bands) if self.channels_last else (n, bands, size, size)
+        return np.full(shape, 77, self.dtype)  # a kernel that leaves a gap would leave it
+
+    def seen(self, memory: Array) -> Array:
+        """``out`` of its memory."""
+        return memory[..., : self.planes.shape[1]].transpose(0, 3, 1, 2) if self.channels_last else memory
+
+    def out(self) -> Array:
+        return self.seen(self.memory())
 
 
 def image_case(
@@ -113,6 +120,12 @@ def cases() -> dict[str, Case]:
             for last in (False, True):
                 layout = "nhwc" if last else "nchw"
                 named[f"{name}-{np.dtype(dtype)}-{layout}"] = replace(case, dtype=dtype, channels_last=last)
+    for room in (5, 8, 16):
+        for dtype in DTYPES:
+            wide = replace(base["reflectance"], dtype=dtype, channels_last=True, room=room)
+            named[f"reflectance-{np.dtype(dtype)}-room-{room}"] = wide
+    named["one-band-room-8"] = replace(base["one-band"], channels_last=True, room=8)
+    named["decibel-room-8"] = replace(base["decibel"], dtype=np.uint16, channels_last=True, room=8)
     named["no-fragments"] = replace(base["rgb"], fragments=np.empty((0, 3), np.int32))
     return named
 
@@ -141,26 +154,28 @@ from mtembed.kernels.select import backend
 fragment_cuda.THREADS = 5  # each is a thread of the operating system; columns are then strided over
 results = {}
 for name, case in pickle.load(sys.stdin.buffer).items():
-    *tables, out = case
-    channels_last = not out.flags.c_contiguous
-    target = cuda.to_device(out.transpose(0, 2, 3, 1) if channels_last else out)
-    backend("cuda")(*tables, target.transpose((0, 3, 1, 2)) if channels_last else target)
-    result = target.copy_to_host()
-    results[name] = result.transpose(0, 3, 1, 2) if channels_last else result
+    *tables, memory, bands = case
+    target = cuda.to_device(memory)
+    backend("cuda")(*tables, target[..., :bands].transpose((0, 3, 1, 2)) if bands else target)
+    results[name] = target.copy_to_host()
 pickle.dump(results, sys.stdout.buffer)
 """
 
 
 def simulate() -> dict[str, Array]:
     """What the numba.cuda kernel makes of all cases in numba's simulator, which a process chooses before it starts."""
-    request = pickle.dumps({name: (*case.inputs(), case.out()) for name, case in CASES.items()})
+    request = pickle.dumps(
+        {
+            name: (*case.inputs(), case.memory(), case.planes.shape[1] if case.channels_last else 0)
+            for name, case in CASES.items()
+        }
+    )
     environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "PYTHONPATH": str(ROOT)}
     process = subprocess.run(
         [sys.executable, "-W", "error", "-c", SIMULATED], input=request, capture_output=True, env=environment
     )
     assert process.returncode == 0, process.stderr.decode()
-    results: dict[str, Array] = pickle.loads(process.stdout)
-    return results
+    return {name: CASES[name].seen(memory) for name, memory in pickle.loads(process.stdout).items()}
 
 
 SHIM = """
@@ -168,29 +183,34 @@ SHIM = """
 #include <cstring>
 #define __global__
 #define __device__ static inline
-struct dim { unsigned int x, y; };
+struct dim { unsigned int x, y, z; };
 static dim blockIdx, threadIdx, blockDim, gridDim;
+struct alignas(16) uint4 { unsigned int x, y, z, w; };
+static inline uint4 make_uint4(unsigned int x, unsigned int y, unsigned int z, unsigned int w) { return {x, y, z, w}; }
 static float __fmul_rn(float a, float b) { return a * b; }
+static float __fadd_rn(float a, float b) { return a + b; }
+static float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 static float __fsub_rn(float a, float b) { return a - b; }
 static float __fdiv_rn(float a, float b) { return a / b; }
 static unsigned int __float_as_uint(float a) { unsigned int b; std::memcpy(&b, &a, 4); return b; }
 static float __int_as_float(int a) { float b; std::memcpy(&b, &a, 4); return b; }
 """
 LAUNCH = """
-extern "C" void launch(int blocks_x, int blocks_y, int threads, %s) {
-  gridDim = {(unsigned)blocks_x, (unsigned)blocks_y}; blockDim = {(unsigned)threads, 1};
+extern "C" void launch_{name}(int blocks_x, int blocks_y, int blocks_z, int threads, {listed}) {{
+  gridDim = {{(unsigned)blocks_x, (unsigned)blocks_y, (unsigned)blocks_z}}; blockDim = {{(unsigned)threads, 1, 1}};
   for (blockIdx.x = 0; blockIdx.x < gridDim.x; ++blockIdx.x)
     for (blockIdx.y = 0; blockIdx.y < gridDim.y; ++blockIdx.y)
-      for (threadIdx.x = 0; threadIdx.x < blockDim.x; ++threadIdx.x) fragment(%s);
-}
+      for (blockIdx.z = 0; blockIdx.z < gridDim.z; ++blockIdx.z)
+        for (threadIdx.x = 0; threadIdx.x < blockDim.x; ++threadIdx.x) {name}({names});
+}}
 """
 C_TYPES = {"int": np.int32, "long long": np.int64}
 
 
-def parameters() -> tuple[str, dict[str, str]]:
-    """The kernel's parameter list as written in ``fragment.cu``, and the type of each name."""
-    text = (ROOT / "kernels" / "fragment.cu").read_text()
-    found = re.search(r"__global__ void fragment\((.*?)\)", text, re.DOTALL)
+def parameters(file: str = "fragment.cu", kernel: str = "fragment") -> tuple[str, dict[str, str]]:
+    """A kernel's parameter list as written in its file, and the type of each name."""
+    text = (ROOT / "kernels" / file).read_text()
+    found = re.search(rf"__global__ void {kernel}\((.*?)\)", text, re.DOTALL)
     assert found
     pairs = (re.fullmatch(r"\s*(.*?)\s*(\w+)\s*", part) for part in found[1].split(","))
     return found[1], {pair[2]: pair[1] for pair in pairs if pair}
@@ -198,31 +218,40 @@ def parameters() -> tuple[str, dict[str, str]]:
 
 def cu_arguments(case: Case, out: Array) -> dict[str, Any]:
     numbers = fragment_numpy.constants(case.normalisation, case.planes.shape[1])
-    return fragment_cupy.arguments(*case.inputs()[:5], *numbers, case.normalisation.rule, out)
+    return launch.arguments(*case.inputs()[:5], *numbers, case.normalisation.rule, out)
 
 
-def compiled(folder: Path) -> Callable[[Case], Array]:
-    """``fragment.cu`` as a C++ library, launched with the arguments that the CuPy launcher makes."""
+def library(folder: Path, file: str, *kernels: str) -> ctypes.CDLL:
+    """A CUDA source compiled as C++, with ``launch_NAME(blocks x 3, threads, arguments)`` for each of its kernels."""
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("g++ is not installed")
-    listed, types = parameters()
-    kernel = (ROOT / "kernels" / "fragment.cu").read_text()
-    (folder / "kernel.cpp").write_text(SHIM + kernel + LAUNCH % (listed, ", ".join(types)))
-    options = ["-O1", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Werror", "-Wno-unused-function"]
-    subprocess.run([compiler, *options, "kernel.cpp", "-o", "kernel.so"], cwd=folder, check=True)
-    library = ctypes.CDLL(str(folder / "kernel.so"))
+    text = SHIM + (ROOT / "kernels" / file).read_text()
+    for name in kernels:
+        listed, types = parameters(file, name)
+        text += LAUNCH.format(name=name, listed=listed, names=", ".join(types))
+    (folder / "kernel.cpp").write_text(text)
+    options = ["-O1", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Werror"]
+    ignored = ["-Wno-unused-function", "-Wno-unknown-pragmas"]
+    subprocess.run([compiler, *options, *ignored, "kernel.cpp", "-o", "kernel.so"], cwd=folder, check=True)
+    return ctypes.CDLL(str(folder / "kernel.so"))
+
+
+def as_c(value: Any) -> Any:
+    """A kernel's argument: the address of an array, or a number of its type."""
+    if isinstance(value, np.ndarray):
+        return ctypes.c_void_p(value.ctypes.data)
+    return np.ctypeslib.as_ctypes_type(value.dtype)(value.item())
+
+
+def compiled(folder: Path) -> Callable[[Case], Array]:
+    """``fragment.cu`` as a C++ library, launched with the arguments that the launchers make."""
+    built = library(folder, "fragment.cu", "fragment")
 
     def call(case: Case) -> Array:
         out = case.out()
-        blocks = fragment_cupy.grid(len(case.fragments), case.size)
-        values = [
-            ctypes.c_void_p(value.ctypes.data)
-            if isinstance(value, np.ndarray)
-            else np.ctypeslib.as_ctypes_type(value.dtype)(int(value))
-            for value in cu_arguments(case, out).values()
-        ]
-        library.launch(*blocks, fragment_cupy.THREADS, *values)
+        blocks = launch.grid(len(case.fragments), case.size)
+        built.launch_fragment(*blocks, 1, launch.THREADS, *map(as_c, cu_arguments(case, out).values()))
         return out
 
     return call
