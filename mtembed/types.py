@@ -38,7 +38,7 @@ class Normalisation:
 
 @dataclass(frozen=True, slots=True)
 class MetadataLine:
-    """One line of ``metadata.parquet`` about a row; ``timestamp`` is ``YYYYMMDDTHHMMSS``."""
+    """A line of ``metadata.parquet`` about a row; ``timestamp`` is ``YYYYMMDDTHHMMSS`` in UTC, or another text."""
 
     product_id: str
     timestamp: str
@@ -68,12 +68,18 @@ class Fingerprint:
 
 @dataclass(frozen=True, slots=True)
 class ShardListing:
-    """An opened shard: its fingerprint and the cells wanted of it; ``error`` says why it could not be opened."""
+    """An opened shard: its fingerprint and the cells wanted of it; ``error`` says why it could not be used.
+
+    ``notes`` are sentences on the metadata that users are told once; ``named`` are the names of a list of cells that
+    the shard holds.
+    """
 
     shard: int
     fingerprint: Fingerprint
     cells: tuple[Cell, ...]
     error: str = ""
+    notes: tuple[str, ...] = ()
+    named: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -33,6 +34,10 @@ class BandPixels(Protocol):
 
     @property
     def dtype(self) -> str: ...
+
+    @property
+    def nodata(self) -> float | None:
+        """The value that stands for no data, beside those that always do."""
 
     def write(self, pixels: npt.NDArray[Any]) -> int:
         """Fill ``pixels`` [rows, cols] of ``dtype``; returns 0, or how many bytes of a still encoded blob it put
@@ -75,6 +80,10 @@ class BandBlob:
     @property
     def dtype(self) -> str:
         return self.info.dtype
+
+    @property
+    def nodata(self) -> float | None:
+        return self.info.nodata
 
     def write(self, pixels: npt.NDArray[Any]) -> int:
         if self.encoded:
@@ -125,15 +134,28 @@ def _check_place(band: BandPixels, best: BandPixels, warnings: list[str]) -> Non
         warnings.append(f"band {band.name} claims another extent than {best.name}")
 
 
-def fill_slot(bands: Sequence[BandPixels], slot: Slot) -> tuple[tuple[Plane, ...], list[npt.NDArray[Any]]]:
+def common_nodata(bands: Sequence[BandPixels]) -> tuple[float | None, bool]:
+    """The nodata value of all bands, and whether there is one: bands may have tags of their own."""
+    tags = [None if band.nodata is None or math.isnan(band.nodata) else band.nodata for band in bands]
+    same = all(tag == tags[0] for tag in tags)
+    return (tags[0] if same else None), same
+
+
+def fill_slot(
+    bands: Sequence[BandPixels], slot: Slot, own_nodata: bool = False
+) -> tuple[tuple[Plane, ...], list[npt.NDArray[Any]]]:
     """Bring the bands into the slot, one plane each; returns the planes and their pixels [rows, cols].
 
-    Raises CellError where a band does not fit or cannot be decoded.
+    ``own_nodata`` makes NaN, which is nodata in any band, of a float band's own nodata value: a slot has one value for
+    all of them.  Raises CellError where a band does not fit or cannot be decoded.
     """
     planes, arrays = [], []
     for band in bands:
         plane, pixels = slot.place(band.place.rows, band.place.cols, band.dtype)
         encoded = band.write(pixels)
+        if own_nodata and band.nodata is not None and pixels.dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                pixels[pixels == pixels.dtype.type(band.nodata)] = np.nan
         planes.append(replace(plane, encoded=encoded) if encoded else plane)
         arrays.append(pixels)
     return tuple(planes), arrays

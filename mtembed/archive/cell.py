@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,21 +13,34 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mtembed.archive import product, tiff
-from mtembed.archive.bands import BandBlob, check_bands, fill_slot
+from mtembed.archive.bands import BandBlob, check_bands, common_nodata, fill_slot
 from mtembed.archive.quality import Quality, fragment_quality
 from mtembed.archive.reader import ShardReader, blob_of, text_of
 from mtembed.errors import CellError, DecodeError
 from mtembed.geo.fragments import FragmentGrid
+from mtembed.geo.utm import surely_on_earth
 from mtembed.ring import Slot
 from mtembed.sources import CLOUD_MASK, SOURCES
-from mtembed.types import Cell, CellRecord, CellTiming, DecodedCell, Georeference, MetadataLine, Source
+from mtembed.types import (
+    Cell,
+    CellRecord,
+    CellTiming,
+    DecodedCell,
+    Fingerprint,
+    Georeference,
+    MetadataLine,
+    Source,
+)
+
+ROW_SHARE, ROW_SPARE = 2, 1 << 24  # a row that is read may take so many slots, and bytes beside them
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeJob:
     """What a decode worker needs to know once: the model's bands in its order and the rules for fragments.
 
-    ``gpu`` names the encodings that are left to the card: their blobs go into the slot as they are.
+    ``gpu`` names the encodings that are left to the GPU: their blobs go into the slot as they are.  ``dim`` is the
+    length of a vector, for which a slot must have room.
     """
 
     source: Source
@@ -39,6 +52,7 @@ class DecodeJob:
     max_nodata: float
     extras: bool
     gpu: frozenset[str] = frozenset()
+    dim: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +64,22 @@ class Identity:
 
 
 def decode_cell(
-    reader: ShardReader, job: DecodeJob, path: Path, cell: Cell, slot: Slot, timing: CellTiming
+    reader: ShardReader,
+    job: DecodeJob,
+    path: Path,
+    cell: Cell,
+    slot: Slot,
+    timing: CellTiming,
+    listed: Fingerprint | None = None,
 ) -> DecodedCell | None:
     """Read and decode one cell into ``slot``; fills ``timing``.  Raises CellError.
 
-    None means that every fragment was left out by ``max_nodata``.
+    ``listed`` is its shard as it was listed: a shard that was replaced since then is refused.  None means that every
+    fragment was left out by ``max_nodata``.
     """
     started = perf_counter()
-    table = reader.row(path, cell.row_group, _columns(job, reader.columns(path)))
+    most = ROW_SHARE * slot.view.size + ROW_SPARE
+    table = reader.row(path, cell.row_group, _columns(job), listed, most)
     timing.read = (perf_counter() - started) * 1e3
     identity = Identity(text_of(table, "product_id"), text_of(table, "grid_cell"))
     timing.product_id, timing.grid_cell = identity.product_id, identity.grid_cell
@@ -75,34 +97,37 @@ def _decode(
 ) -> DecodedCell:
     """Pixels into the slot, and the record.  All directories first: a cell that cannot be used costs no decoding."""
     line = _metadata_line(cell, identity, warnings)
-    bands = [BandBlob.parse(band, blob_of(table, band), job.gpu) for band in job.bands]
+    bands = _bands(job, table, warnings)
     timing.bytes_in = sum(band.blob.size for band in bands)
     timing.encoding = "+".join(sorted({band.info.encoding for band in bands}))
     place = check_bands(bands, job.source, warnings)
     if min(place.rows, place.cols) < job.size:
         raise CellError(f"the cell is {place.rows} x {place.cols} px, smaller than a fragment of {job.size} px")
-    planes, pixels = fill_slot(bands, slot)
-    record = _record(job, table, cell, identity, line, place)
+    record = _record(job, cell, identity, line, place, _time(line, table, identity.product_id, warnings))
+    _require_room(len(record.offsets), job.dim, slot)
+    _require_on_earth(record)
+    nodata, shared = common_nodata(bands)
+    planes, pixels = fill_slot(bands, slot, own_nodata=not shared)
     decoded = DecodedCell(
         planes=planes,
         dtype=SOURCES[job.source].dtype,
         record=record,
         subtract=product.OFFSET_DN if record.offset_removed else 0,
-        nodata_value=bands[0].info.nodata,
+        nodata_value=nodata,
     )
     _apply_quality(job, table, pixels, decoded)
     return decoded
 
 
 def _record(
-    job: DecodeJob, table: pa.Table, cell: Cell, identity: Identity, line: MetadataLine | None, place: Georeference
+    job: DecodeJob, cell: Cell, identity: Identity, line: MetadataLine | None, place: Georeference, time: str
 ) -> CellRecord:
     baseline = product.baseline(identity.product_id)
     return CellRecord(
         row_group=cell.row_group,
         product_id=identity.product_id,
         grid_cell=identity.grid_cell,
-        timestamp=_timestamp(line, table, identity.product_id),
+        timestamp=time,
         georeference=place,
         size=job.size,
         offsets=FragmentGrid.of(place.rows, place.cols, job.size, job.overlap, job.border_shift).offsets(),
@@ -112,18 +137,62 @@ def _record(
     )
 
 
-def _columns(job: DecodeJob, available: Sequence[str]) -> list[str]:
-    wanted = [*job.bands, "product_id", "grid_cell", *product.TIME_COLUMNS]
-    if job.extras:
-        wanted.append(CLOUD_MASK)
-    return [name for name in wanted if name in available]
+def _columns(job: DecodeJob) -> list[str]:
+    return [*job.bands, "product_id", "grid_cell", *product.TIME_COLUMNS, *([CLOUD_MASK] if job.extras else [])]
 
 
-def _timestamp(line: MetadataLine | None, table: pa.Table, product_id: str) -> str:
-    """Metadata's, else the row's own time column as YYYYMMDDTHHMMSS, else the sensing start in product_id."""
+def _bands(job: DecodeJob, table: pa.Table, warnings: list[str]) -> list[BandBlob]:
+    """The bands' directories; bands whose nodata values differ are not left to the GPU, which knows one for all."""
+    bands = [BandBlob.parse(band, blob_of(table, band), job.gpu) for band in job.bands]
+    if SOURCES[job.source].dtype == "float32" and not common_nodata(bands)[1]:
+        tags = ", ".join(f"{band.name} {band.nodata}" for band in bands)
+        warnings.append(f"bands have nodata values of their own: {tags}")
+        bands = [replace(band, encoded=False) for band in bands]
+    return bands
+
+
+def _require_room(fragments: int, dim: int, slot: Slot) -> None:
+    """Vectors go before the planes of a slot: too many would be written over pixels that are still to be read."""
+    room = slot.next_plane
+    if fragments * dim * np.dtype(np.float32).itemsize > room:
+        raise CellError(
+            f"the cell has {fragments} fragments, more than a slot has room for ({room // (4 * dim)}): "
+            "run shards of larger cells on their own"
+        )
+
+
+def _require_on_earth(record: CellRecord) -> None:
+    """Raises CellError unless every fragment has an outline; cells in UTM are known to by their numbers."""
+    if surely_on_earth(record.georeference):
+        return
+    from mtembed.geo.footprint import footprints
+
+    try:
+        footprints([record])
+    except CellError as error:
+        raise CellError(str(error)) from error
+
+
+def _time(line: MetadataLine | None, table: pa.Table, product_id: str, warnings: list[str]) -> str:
+    """The metadata's time, else that of the row's own column, else the sensing start in product_id; else empty.
+
+    A time that is none, of any type, is passed over with a warning.
+    """
     if line and line.timestamp:
-        return line.timestamp
-    return product.row_time(table) or product.sensing_start(product_id)
+        if time := product.utc_time(line.timestamp):
+            return time
+        warnings.append(f"the metadata's timestamp {line.timestamp[:40]!r} is no time")
+    for name in product.TIME_COLUMNS:
+        if name in table.column_names:
+            time, text = product.column_times(table.column(name))[0]
+            if time:
+                return time
+            if text:
+                warnings.append(f"{name} {text!r} is no time")
+    time = product.sensing_start(product_id)
+    if not time:
+        warnings.append("no time is known: neither metadata, row nor product_id has one")
+    return time
 
 
 def _metadata_line(cell: Cell, identity: Identity, warnings: list[str]) -> MetadataLine | None:

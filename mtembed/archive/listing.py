@@ -6,54 +6,81 @@ A footer of Core is 1.4 MB, so a shard is opened by a decode worker when its tur
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mtembed.archive.metadata import Located, MetadataIndex
+from mtembed.archive.product import TIME_COLUMNS
+from mtembed.archive.reader import LONGEST_TEXT, wrong_type
 from mtembed.archive.selection import Selection
-from mtembed.archive.shards import fingerprint, missing_columns, open_shard
+from mtembed.archive.shards import filled_row_groups, fingerprint, missing_columns, open_shard
 from mtembed.errors import ShardError
 from mtembed.geo.grid import grid_centre
-from mtembed.parquet import UNREADABLE, first_line
+from mtembed.parquet import as_texts, first_line, holds_bytes, repeated
+from mtembed.sources import CLOUD_MASK
 from mtembed.types import Cell, Fingerprint, ShardListing
+
+NAMES = ("product_id", "grid_cell")
 
 
 def list_shard(
     index: int, path: Path, bands: Sequence[str], lines: MetadataIndex, selection: Selection
 ) -> ShardListing:
-    """Open a shard and list its wanted cells.  A shard that cannot be opened comes back with ``error`` set."""
+    """Open a shard and list its wanted cells.  A shard that cannot be used comes back with ``error`` set."""
+    mark = Fingerprint()
     try:
-        file = open_shard(path)
-        try:
+        with open_shard(path) as file:
             mark = fingerprint(path, file.metadata.num_rows)
-            columns = file.schema_arrow.names
-            missing = missing_columns(columns, (*bands, "product_id", "grid_cell"))
-            if missing:
-                return ShardListing(index, mark, (), f"{path.name} has no column {', '.join(missing)}")
+            require_columns(file, path.name, bands)
+            filled = filled_row_groups(file, path.name)
             known = lines.of_shard(path.name)
-            wanted = _wanted_rows(file, known, selection)
-        finally:
-            file.close()
-    except (ShardError, *UNREADABLE) as error:
-        return ShardListing(index, Fingerprint(), (), first_line(error))
-    cells = tuple(Cell(index, row, tuple(line for line, _, _ in known.get(row, ()))) for row in wanted)
-    return ShardListing(index, mark, cells)
+            names = {} if selection.everything else _grid_cells(file, filled)
+    except Exception as error:  # a damaged shard makes pyarrow raise what it likes, and costs that shard only
+        why = first_line(error)
+        return ShardListing(
+            index, mark, (), why if isinstance(error, ShardError) else f"{path.name} cannot be read: {why}"
+        )
+    wanted = [row for row in filled if selection.everything or _wants(selection, names[row], known.of_row.get(row, ()))]
+    return ShardListing(
+        shard=index,
+        fingerprint=mark,
+        cells=tuple(Cell(index, row, tuple(one.line for one in known.of_row.get(row, ()))) for row in wanted),
+        notes=known.notes,
+        named=frozenset() if selection.cells is None else selection.cells & frozenset(names.values()),
+    )
 
 
-def _wanted_rows(file: pq.ParquetFile, known: dict[int, list[Located]], selection: Selection) -> list[int]:
-    rows = range(file.metadata.num_rows)
-    if selection.everything:
-        return list(rows)
-    return [row for row in rows if selection.wants(*_locate(file, row, known.get(row, [])))]
+def require_columns(file: pq.ParquetFile, name: str, bands: Sequence[str]) -> None:
+    """Raises ShardError where a column that cells are made of is missing, there twice, or of a type without bytes."""
+    schema = file.schema_arrow
+    missing = missing_columns(schema.names, (*bands, *NAMES))
+    if missing:
+        raise ShardError(f"{name} has no column {', '.join(missing)}")
+    used = {*bands, *NAMES, *TIME_COLUMNS, CLOUD_MASK}
+    twice = repeated(column for column in schema.names if column in used)
+    if twice:
+        raise ShardError(f"{name} has two columns {twice[0]}: leave one of them out")
+    for what, columns in (("band", bands), ("column", NAMES)):
+        for column in columns:
+            kind = schema.field(column).type
+            if not holds_bytes(kind) and not (what == "column" and pa.types.is_null(kind)):
+                raise ShardError(f"{name}: {wrong_type(what, column, kind)}")
 
 
-def _locate(file: pq.ParquetFile, row: int, lines: list[Located]) -> tuple[str, float, float]:
-    """grid_cell, latitude and longitude of a row's centre; the image row's own name where the metadata has no line."""
-    if lines:
-        line, lat, lon = lines[0]
-        if math.isfinite(lat) and math.isfinite(lon):
-            return line.grid_cell, lat, lon
-    name = str(file.read_row_group(row, columns=["grid_cell"], use_threads=False).column(0)[0].as_py())
-    return name, *grid_centre(name)
+def _grid_cells(file: pq.ParquetFile, filled: Sequence[int]) -> Mapping[int, str]:
+    """Row group -> the name in its row; a name that is too long for one is nobody's."""
+    names: dict[int, str] = {}
+    for row in filled:
+        column = file.read_row_group(row, columns=["grid_cell"], use_threads=False).column(0)
+        names[row] = as_texts(column)[0][:LONGEST_TEXT]
+    return names
+
+
+def _wants(selection: Selection, name: str, lines: Sequence[Located]) -> bool:
+    """By the image row's own name, and the centre that the metadata gives it, or else the grid."""
+    if lines and math.isfinite(lines[0].lat) and math.isfinite(lines[0].lon):
+        return selection.wants(name, lines[0].lat, lines[0].lon)
+    return selection.wants(name, *grid_centre(name))

@@ -33,6 +33,11 @@ def parse_grid_cell(name: str) -> tuple[int, int]:
     return numbers
 
 
+def is_grid_cell(name: str) -> bool:
+    """Whether a name has the form of the grid, whatever its numbers."""
+    return _NAME.fullmatch(name) is not None
+
+
 def grid_numbers(name: str) -> tuple[int | None, int | None]:
     """The columns ``grid_row_u`` and ``grid_col_r`` of a cell: its numbers, or null for a name of another kind."""
     try:

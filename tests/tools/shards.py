@@ -235,3 +235,31 @@ def bare_metadata(path: Path, lines: list[tuple[str, int, str, str, float, float
     columns["timestamp"] = ["20200101T000000"] * len(lines)
     pq.write_table(pa.table(columns), path, row_group_size=2)
     return path
+
+
+def retyped(path: Path, types: Mapping[str, pa.DataType | Callable[[pa.Array], pa.Array]]) -> Path:
+    """The same file with columns of other Arrow types, still one row per row group."""
+    table = pq.read_table(path)
+    for name, kind in types.items():
+        old = table.column(name).combine_chunks()
+        new = kind(old) if callable(kind) else old.cast(kind)
+        table = table.set_column(table.column_names.index(name), name, new)
+    pq.write_table(table, path, row_group_size=1, use_dictionary=False)
+    return path
+
+
+def row_groups(path: Path, counts: Sequence[int]) -> Path:
+    """The same rows in row groups of these sizes, some of them perhaps empty."""
+    table = pq.read_table(path)
+    with pq.ParquetWriter(path, table.schema) as writer:
+        for count, begin in zip(counts, np.cumsum([0, *counts[:-1]]).tolist(), strict=True):
+            writer.write_table(table.slice(begin, count))
+    return path
+
+
+def with_column_twice(path: Path, name: str) -> Path:
+    """The same file with one column once more, as a join leaves it."""
+    table = pq.read_table(path)
+    twice = pa.table([*table.columns, table[name]], names=[*table.column_names, name])
+    pq.write_table(twice, path, row_group_size=1)
+    return path
