@@ -41,6 +41,8 @@ def test_embed_works_in_a_script_without_a_main_guard(tmp_path: Path) -> None:
         "assert seen and all(done <= total for done, total in seen), seen\n"
         "assert isinstance(summary, mtembed.RunSummary)\n"
         "assert (summary.cells, summary.failed, summary.embeddings, summary.exit_code) == (1, 0, 4, 0)\n"
+        f"planned = mtembed.embed({str(shard)!r}, model='rcf', fragment_size=32, output='no', dry_run=True)\n"
+        "assert planned.cells == 1 and not __import__('os').path.exists('no'), planned\n"
         "try:\n    mtembed.embed('missing.parquet', model='rcf')\n"
         "except mtembed.MtembedError as error:\n    assert 'missing.parquet' in str(error)\n"
         "else:\n    raise AssertionError('no error')\n"

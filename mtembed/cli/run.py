@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import tempfile
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,6 +40,7 @@ def execute(planned: Plan, talk: Speech) -> int:
     from mtembed.cli.views import view
     from mtembed.run.embed import Run
 
+    tempfile.gettempdir()  # raises what `main` explains, before anything is started or written
     shown = view(talk)
     try:
         work = Run(planned, shown.tick, shown.note)

@@ -26,7 +26,7 @@ from mtembed.models import weights
 from mtembed.run.plan import Plan
 from mtembed.run.sizes import Sizes, sizes
 from mtembed.run.trial import seconds_per_cell
-from mtembed.text import size
+from mtembed.text import duration, plural, size
 from mtembed.types import ShardListing, Weights
 
 OPENERS = 8  # threads; opening a shard waits for the disk or the network
@@ -244,12 +244,10 @@ def _free_bytes(folder: Path) -> int:
 
 
 def _lines(found: Estimate) -> Iterator[str]:
-    from mtembed.text import duration
-
     with_what = f"{found.precision} on {found.processes} x {found.device}"
     yield f"{found.model} on {found.source}, {with_what}, into {found.output}"
     done = f", {found.done} of them done already" if found.done else ""
-    yield f"cells:   {found.cells} selected in {found.shards} shards{done}"
+    yield f"cells:   {found.cells:,} selected in {plural(found.shards, 'shard')}{done}"
     yield f"vectors: {found.left * found.fragments_per_cell} to compute, {found.fragments_per_cell} a cell"
     room = "" if found.fits else "  IT DOES NOT FIT: make space or choose another --output"
     needed = f"at most {size(found.output_bytes)}, and {size(found.working_bytes)} while the run lasts"
@@ -269,7 +267,7 @@ def _lines(found: Estimate) -> Iterator[str]:
 def _unusable(problems: dict[str, str]) -> Iterator[str]:
     if not problems:
         return
-    yield f"{len(problems)} shards cannot be used:"
+    yield f"{plural(len(problems), 'shard')} cannot be used:"
     listed: Sequence[str] = list(problems.values())[:LISTED]
     yield from (f"  {problem}" for problem in listed)
     if len(problems) > LISTED:

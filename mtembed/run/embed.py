@@ -19,6 +19,7 @@ from mtembed.ring import Ring
 from mtembed.run import process
 from mtembed.run.crews import Crews, Start, crews
 from mtembed.run.decoder_choice import choose
+from mtembed.run.dryrun import Estimate, estimate
 from mtembed.run.fetch import fetch
 from mtembed.run.pipeline import Pipeline, Work
 from mtembed.run.plan import Plan, plan, seen_again
@@ -170,16 +171,17 @@ class Run:
 
 def embed(
     shards: str | Path | Iterable[str | Path], model: str, *, on_progress: Tick | None = None, **options: Any
-) -> RunSummary:
+) -> RunSummary | Estimate:
     """Embed Major TOM Core shards; the same as ``mtembed run``, without printing.
 
     ``shards`` are files, folders or globs; ``options`` are the fields of ``config.RunConfig``.  Works from notebooks
     and from scripts without a main guard.  ``on_progress`` is called about twice a second with a ``Progress``
     (``done``, ``failed``, ``resumed``, ``total`` and ``remaining`` cells; ``cells_per_s``; ``eta_s``, seconds or None);
-    what it raises ends the run, which can be resumed.  Returns a RunSummary, also when some cells failed; raises
-    MtembedError.
+    what it raises ends the run, which can be resumed.  Returns a RunSummary, also when some cells failed, or with
+    ``dry_run=True`` the Estimate, and writes nothing then.  Raises MtembedError.
     """
-    return Run(plan(RunConfig.of(shards, model=model, **options)), _seldom(on_progress)).execute()
+    planned = plan(RunConfig.of(shards, model=model, **options))
+    return estimate(planned) if planned.config.dry_run else Run(planned, _seldom(on_progress)).execute()
 
 
 def _seldom(call: Tick | None) -> Tick:

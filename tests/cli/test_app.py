@@ -199,6 +199,15 @@ def test_what_nobody_thought_of_is_one_sentence(call: Any, monkeypatch: pytest.M
         assert (code, out, len(err.splitlines())) == (1, "", 1) and words in err
 
 
+def test_no_folder_for_temporary_files_names_the_variable(
+    call: Any, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: ["/proc/no-such-folder"])
+    code, _, err = call(*SMALL, archive)
+    assert (code, len(err.splitlines())) == (1, 1) and "TMPDIR" in err
+
+
 def raising(error: Exception) -> Callable[..., None]:
     def function(*arguments: object) -> None:
         raise error
