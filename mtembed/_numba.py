@@ -34,29 +34,36 @@ def _writable(folder: Path) -> bool:
         return False
 
 
-def _cache() -> Path:
+def _cache() -> Path | None:
     """The folder named in the environment, else the user's, else one of this process's own that goes with it.
 
     The last is inherited by child processes and never a fixed name in a shared folder: what lies there is executed.
+    None where no folder can be written: code is compiled anew in every process then, which takes seconds.
     """
     folder = Path(os.environ.get("NUMBA_CACHE_DIR") or _user_cache())
-    if not _writable(folder):
+    if _writable(folder):
+        return folder
+    try:
         folder = Path(tempfile.mkdtemp(prefix="mtembed-numba-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    except OSError:
+        return None
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
-os.environ["NUMBA_CACHE_DIR"] = str(_cache())
+_FOLDER = _cache()
+if _FOLDER is not None:
+    os.environ["NUMBA_CACHE_DIR"] = str(_FOLDER)
 
 import numba  # noqa: E402
 
-# For a numba imported before this module.
-setattr(numba.config, "CACHE_DIR", os.environ["NUMBA_CACHE_DIR"])  # noqa: B010 (untyped)
+if _FOLDER is not None:  # for a numba imported before this module
+    setattr(numba.config, "CACHE_DIR", str(_FOLDER))  # noqa: B010 (untyped)
 
 
 def njit(function: _Function) -> _Function:
     """Compile ``function`` at its first call, release the GIL inside it and cache the machine code on disk."""
-    return cast(_Function, numba.njit(cache=True, nogil=True)(function))
+    return cast(_Function, numba.njit(cache=_FOLDER is not None, nogil=True)(function))
 
 
 def inlined(function: _Function) -> _Function:

@@ -53,7 +53,7 @@ def cpu_name() -> str:
 def cpu_cards() -> int:
     """``MTEMBED_CPU_CARDS``: so many GPUs are pretended and computed on the CPU, to try several cards without one."""
     word = os.environ.get("MTEMBED_CPU_CARDS", "")
-    return int(word) if word.isdigit() else 0
+    return int(word) if word.isascii() and word.isdigit() else 0
 
 
 def gpu_environment(gpu: int) -> dict[str, str]:

@@ -70,7 +70,7 @@ class Ring:
 
     def slot(self, index: int) -> Slot:
         start = index * self.shape.slot_bytes
-        return Slot(self.buffer[start : start + self.shape.slot_bytes], aligned(self.shape.vector_bytes))
+        return Slot(self.buffer[start : start + self.shape.slot_bytes], self.shape.vector_bytes)
 
     def close(self) -> None:
         """Unmap where no view is left, and close the descriptor; the memory goes with the last process."""
@@ -83,9 +83,10 @@ class Ring:
 class Slot:
     """One cell's memory.  ``place`` hands out planes in order; ``vectors`` is where the embedding goes."""
 
-    def __init__(self, view: npt.NDArray[np.uint8], first_plane: int) -> None:
+    def __init__(self, view: npt.NDArray[np.uint8], vector_bytes: int) -> None:
         self.view = view
-        self.next_plane = first_plane
+        self.vector_bytes = vector_bytes
+        self.next_plane = aligned(vector_bytes)
 
     def place(self, rows: int, cols: int, dtype: str) -> tuple[Plane, npt.NDArray[np.generic]]:
         """Room for a band: its plane and the array [rows, cols] to decode into.  Raises CellError if it cannot fit."""
@@ -103,8 +104,19 @@ class Slot:
         size = plane.rows * plane.cols * np.dtype(dtype).itemsize
         return self.view[plane.offset : plane.offset + size].view(dtype).reshape(plane.rows, plane.cols)
 
+    def has_room_for(self, count: int, dim: int) -> bool:
+        """Whether ``count`` vectors of ``dim`` float32 values fit before the planes."""
+        return count * dim * np.dtype(np.float32).itemsize <= self.vector_bytes
+
     def vectors(self, count: int, dim: int) -> FloatArray:
-        """float32 [count, dim] at the head of the slot."""
+        """float32 [count, dim] at the head of the slot.  ValueError where they would reach into the planes.
+
+        Whoever fills a slot asks ``has_room_for`` first.
+        """
+        if not self.has_room_for(count, dim):
+            raise ValueError(
+                f"{count} vectors of {dim} values do not fit into the {self.vector_bytes} bytes of the slot"
+            )
         return self.view[: count * dim * 4].view(np.float32).reshape(count, dim)
 
 

@@ -33,5 +33,11 @@ def test_no_control_groups_no_limits(tmp_path: Path) -> None:
     assert machine._cpu_quota(tmp_path) is None and machine._memory_limit(tmp_path) is None
 
 
+@pytest.mark.parametrize(("word", "count"), [("2", 2), ("", 0), ("two", 0), ("\u00b2", 0), ("-1", 0), ("\u0663", 0)])
+def test_pretended_gpus_are_a_plain_number(word: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MTEMBED_CPU_CARDS", word)
+    assert machine.cpu_cards() == count
+
+
 def test_this_machine_has_something() -> None:
     assert machine.cores() >= 1 and machine.memory_bytes() > 1 << 28

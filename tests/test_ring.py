@@ -47,6 +47,13 @@ def test_vectors_and_planes_share_no_byte(ring: Ring) -> None:
     assert (pixels == 7).all()
 
 
+def test_vectors_never_reach_into_the_planes(ring: Ring) -> None:
+    slot = ring.slot(0)
+    assert slot.vectors(25, 10).nbytes == 1000 and slot.has_room_for(25, 10) and not slot.has_room_for(26, 10)
+    with pytest.raises(ValueError, match="26 vectors of 10 values do not fit into the 1000 bytes"):
+        slot.vectors(26, 10)
+
+
 @given(st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), max_size=12))
 def test_planes_are_aligned_and_disjoint(sizes: list[tuple[int, int]]) -> None:
     ring = Ring.create(RingShape(1, 100, 100_000))

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mtembed.engine.device import CellView
+from mtembed.engine.device import CellView, vectors_in
 from mtembed.engine.streams import Event, Streams
 from mtembed.messages import EmbedTask
 from mtembed.ring import Slot, aligned
@@ -32,6 +32,7 @@ class CellInFlight:
 
     @classmethod
     def of(cls, task: EmbedTask, slot: Slot, dim: int) -> CellInFlight:
+        """Raises CellError where its vectors do not fit into the slot."""
         decoded = task.decoded
         count = len(decoded.record.offsets)
         itemsize = np.dtype(decoded.dtype).itemsize
@@ -42,7 +43,7 @@ class CellInFlight:
             view=CellView(slot, decoded),
             bands=torch.from_numpy(slot.view[begins:ends]),
             begins=begins,
-            vectors=slot.vectors(count, dim),
+            vectors=vectors_in(slot, count, dim),
             total=count,
             left=count,
         )

@@ -13,7 +13,7 @@ import torch
 from mtembed import machine, models
 from mtembed.engine.arithmetic import TORCH_DTYPE
 from mtembed.engine.cutter import Cutter
-from mtembed.engine.device import CellView, Outcome
+from mtembed.engine.device import CellView, Outcome, vectors_in
 from mtembed.engine.packed import pack
 from mtembed.engine.precision import PrecisionCheck, require_finite
 from mtembed.errors import CellError
@@ -90,7 +90,7 @@ class CpuDevice:
 
     def embed(self, slot: Slot, cell: DecodedCell, timing: CellTiming, check: bool = False) -> tuple[Note, ...]:
         """Fill the slot's vectors and the timing; return notes for the manifest.  Raises CellError."""
-        vectors = slot.vectors(len(cell.record.offsets), self.spec.dim)
+        vectors = vectors_in(slot, len(cell.record.offsets), self.spec.dim)
         view = CellView(slot, cell)
         preprocess = forward = 0.0
         for first, last in micro_batches(len(vectors), self.job.batch):

@@ -11,7 +11,7 @@ import numpy as np
 from mtembed.errors import CellError
 from mtembed.messages import EmbedTask, Note
 from mtembed.ring import Slot
-from mtembed.types import DecodedCell
+from mtembed.types import DecodedCell, FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,14 @@ class Device(Protocol):
 
     def close(self) -> None:
         """Give the ring back; no call may follow."""
+
+
+def vectors_in(slot: Slot, count: int, dim: int) -> FloatArray:
+    """Return the room for a cell's vectors, float32 [count, dim].  Raises CellError where the slot has too little."""
+    try:
+        return slot.vectors(count, dim)
+    except ValueError as error:
+        raise CellError(f"{error}: run shards of larger cells on their own", "embed") from error
 
 
 class CellView:

@@ -75,7 +75,7 @@ class GpuDevice:
     def _ready(self, kernel: str) -> tuple[Note, ...]:
         title = torch.cuda.get_device_name(self.device) if self.streams.cuda else machine.cpu_name()
         versions = {"torch": str(torch.__version__)}
-        independent = self.network.position_independent()
+        independent = self.network.position_independent
         ready = WorkerReady(f"{title} (card {self.job.card})", kernel, versions, independent)
         problem = (Unpinned(self.job.card, self.ring.problem),) if self.ring.problem else ()
         return (ready, *problem, *self._take_notes())

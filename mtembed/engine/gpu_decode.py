@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
+from mtembed import machine
 from mtembed.archive import tiff
 from mtembed.errors import MtembedError
 from mtembed.messages import GPU_ENCODINGS, Probed, ProbeJob
@@ -133,8 +134,9 @@ def _on_cpu(blob: Blob, shape: tuple[int, int], dtype: str) -> DecodedBand:
     return DecodedBand(torch.from_numpy(pixels))
 
 
-def probe(job: ProbeJob, device: torch.device) -> Probed:
-    """What this GPU can decode."""
+def probe(job: ProbeJob, device: torch.device | None = None) -> Probed:
+    """What a GPU can decode, by default the one that this process sees."""
+    device = device or torch.device("cpu" if machine.cpu_cards() else "cuda", 0)
     try:
         decoder = GpuDecoder(device)
     except TROUBLE as error:

@@ -46,6 +46,7 @@ class GpuNetwork:
         self.batch = self.step = job.batch
         self.notes: list[Note] = []  # not told yet
         self.fused = True
+        self.position_independent = False  # until it was tried
         self._prepare(network)
 
     def _prepare(self, network: nn.Module) -> None:
@@ -92,15 +93,10 @@ class GpuNetwork:
         vectors: Tensor = self.network(fragments)
         return vectors
 
-    def position_independent(self) -> bool:
-        """Try whether a fragment's vector is the same wherever in a batch it lies; ``input`` is written over."""
-        with self.streams.on(self.streams.compute):
-            return position_independent(self._in_steps, self.input)
-
     # -- memory -------------------------------------------------------------------------------------------------
 
     def fit(self, make_batches: Callable[[int], list[Batch]]) -> list[Batch]:
-        """Take all memory that batches need and run once; halve their size until that works.
+        """Take all memory that batches need and try the network; halve their size until that works.
 
         ``make_batches(n)`` makes batches of ``n`` fragments.  A network whose joined steps do not run here is run as
         torch has it.  Raises ``torch.cuda.OutOfMemoryError`` where there is no memory for a single fragment.
@@ -124,6 +120,7 @@ class GpuNetwork:
         self.streams.synchronize()  # what was filled on the default stream is used on others
         with self.streams.on(self.streams.compute):
             self._in_steps()
+            self.position_independent = position_independent(self._in_steps, self.input)
         self.streams.synchronize()
         return batches
 

@@ -353,12 +353,27 @@ def test_cells_in_flight_survive_the_death_of_their_worker(
 
 
 def test_a_halved_batch_is_told_and_recorded(archive: Path, two_cards: None, tmp_path: Path) -> None:
-    faults = [
-        {"card": "0", "function": "mtembed.engine.gpu_network:GpuNetwork.embed", "call": 1, "action": "device-memory"},
-        {"card": "1", "function": "mtembed.engine.gpu_network:GpuNetwork.embed", "call": 2, "action": "device-memory"},
+    network = "mtembed.engine.gpu_network:GpuNetwork"
+    faults = [  # at the start, in the trial of places, with the first cells
+        {"card": "0", "function": f"{network}.embed", "call": 1, "action": "device-memory"},
+        {"card": "0", "function": f"{network}.embed", "call": 3, "action": "device-memory"},
+        {"card": "1", "function": f"{network}.embed_input", "call": 1, "action": "device-memory"},
     ]
     code, _, err = run(command(archive, tmp_path / "out"), [{"kind": "device", **fault} for fault in faults])
     assert code == 0, err
     halved = json.loads((tmp_path / "out/manifest.json").read_text())["notes"]["batch_halved"]
     assert sorted((h["card"], h["from"], h["to"]) for h in halved) == [(0, 20, 10), (1, 20, 10)]
     assert err.count("10 instead of 20 fragments") == 2
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_a_cell_with_more_vectors_than_its_slot_has_room_for_fails_alone(kind: str) -> None:
+    wanted = job("rcf", "S1RTC", batch=4)
+    ring = ring_for(wanted, side=60)  # room for four vectors, and more than enough for the pixels
+    small, large = fill(ring, 0, wanted, 60, 60), fill(ring, 1, wanted, 32, 60)
+    places = np.array([(0, col) for col in range(5)], np.int32)
+    large = replace(large, decoded=replace(large.decoded, record=replace(large.decoded.record, offsets=places)))
+    device: Any = GpuDevice(wanted, ring, CPU) if kind == "gpu" else CpuDevice(wanted)
+    outcomes = [o for task in (small, large) for o in device.take(task, slot_of(ring, task))] + device.idle()
+    errors = {o.task.key: str(o.error or "") for o in outcomes}
+    assert errors[small.key] == "" and "5 vectors of 512 values do not fit" in errors[large.key]
