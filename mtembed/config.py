@@ -88,6 +88,8 @@ class RunConfig:
         Decode processes.
     slots
         Cells held in shared memory.
+    share_of_machine
+        This process's share of the machine's cores and memory, for several processes on one.
     decoder
         Where LZW and deflate are decoded; auto tries both, if a GPU is there.
     overlap
@@ -142,6 +144,7 @@ class RunConfig:
     batch: Annotated[int | None, WHOLE, SPEED] = None
     workers: Annotated[int | None, WHOLE, SPEED] = None
     slots: Annotated[int | None, WHOLE, SPEED] = None
+    share_of_machine: Annotated[float, SHARE, SPEED] = 1.0
     decoder: Annotated[Literal["auto", "cpu", "gpu"], SPEED] = "auto"
     overlap: Annotated[float, SHARE, WHAT] = 0.1
     border_shift: Annotated[bool, NEGATIVE, WHAT] = True
@@ -197,6 +200,7 @@ class RunConfig:
             ("overlap", 0.0 <= self.overlap < 1.0, "choose a share from 0 up to, but not including, 1"),
             ("max-nodata", 0.0 <= self.max_nodata <= 1.0, "choose a share between 0 and 1"),
             ("max-failures", 0.0 <= self.max_failures <= 1.0, "choose a share between 0 and 1"),
+            ("share-of-machine", 0.0 < self.share_of_machine <= 1.0, "choose a share above 0 and up to 1"),
             ("shard-count", self.shard_count >= 1, "choose 1 or more"),
             ("shard-index", 0 <= self.shard_index < max(1, self.shard_count), "choose 0 up to --shard-count minus 1"),
             ("limit", self.limit is None or self.limit >= 1, "choose 1 or more cells"),

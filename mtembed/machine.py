@@ -13,17 +13,27 @@ from mtembed.errors import UsageError
 CGROUP = Path("/sys/fs/cgroup")
 
 
+def cores(share: float = 1.0) -> int:
+    """Usable cores, of which a process may take ``share``: at least 1."""
+    return max(1, int(_cores() * share + 0.5))
+
+
+def memory_bytes(share: float = 1.0) -> int:
+    """Usable memory in bytes, of which a process may take ``share``."""
+    return int(_memory_bytes() * share)
+
+
 @cache
-def cores() -> int:
-    """Usable cores: the smaller of CPU affinity and the cgroup's quota, at least 1."""
+def _cores() -> int:
+    """The smaller of CPU affinity and the cgroup's quota, at least 1."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cpu_quota(CGROUP)
     return max(1, count if quota is None else min(count, int(quota + 0.5)))
 
 
 @cache
-def memory_bytes() -> int:
-    """Usable memory in bytes: the smaller of the machine's and the cgroup's limit."""
+def _memory_bytes() -> int:
+    """The smaller of the machine's memory and the cgroup's limit."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = _memory_limit(CGROUP)
     return total if limit is None else min(total, limit)

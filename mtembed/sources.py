@@ -15,6 +15,7 @@ SENTINEL2_L1C = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", 
 SENTINEL2_L2A = tuple(band for band in SENTINEL2_L1C if band != "B10")
 SENTINEL1 = ("vv", "vh")
 RED_GREEN_BLUE = ("B04", "B03", "B02")
+CORE_SIDE = 1068  # px of the finest band of a cell of Core
 CLOUD_MASK = "cloud_mask"  # Major TOM's own, beside the bands of Sentinel-2
 
 

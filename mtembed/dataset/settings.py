@@ -13,7 +13,9 @@ from typing import Any, Literal
 from mtembed import machine
 from mtembed.config import RunConfig
 from mtembed.errors import SettingsError, UsageError
+from mtembed.geo.fragments import FragmentGrid
 from mtembed.models import ModelSpec
+from mtembed.sources import CORE_SIDE
 from mtembed.types import Source, Weights
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -91,8 +93,8 @@ def resolve(config: RunConfig, spec: ModelSpec, source: Source, weights: Weights
         precision=precision,
         engine=engine,
         device=device,
-        batch=config.batch or (earlier.batch if earlier else automatic_batch(spec, device)),
-        threads=earlier.threads if earlier else 1 if device == "cuda" else cpu_layout(spec)[1],
+        batch=config.batch or (earlier.batch if earlier else automatic_batch(spec, device, config)),
+        threads=earlier.threads if earlier else _threads(spec, device, config.share_of_machine),
     )
 
 
@@ -133,16 +135,26 @@ def automatic_precision(spec: ModelSpec, device: Device) -> Precision:
     return "bf16" if spec.half and machine.fast_bf16() else "fp32"
 
 
-def automatic_batch(spec: ModelSpec, device: Device) -> int:
-    """Fragments per forward."""
-    return spec.gpu_batch if device == "cuda" and not machine.cpu_cards() else spec.cpu_batch
+def automatic_batch(spec: ModelSpec, device: Device, config: RunConfig) -> int:
+    """Fragments per forward; on a GPU whole cells of Core, so that none goes up twice because it lies across a batch's
+    end."""
+    if device == "cpu" or machine.cpu_cards():
+        return spec.cpu_batch
+    size = config.fragment_size or spec.size
+    side = max(CORE_SIDE, size)
+    per_cell = len(FragmentGrid.of(side, side, size, config.overlap, config.border_shift))
+    return spec.gpu_batch // per_cell * per_cell or spec.gpu_batch
 
 
-def cpu_layout(spec: ModelSpec) -> tuple[int, int]:
+def _threads(spec: ModelSpec, device: Device, share: float) -> int:
+    return 1 if device == "cuda" else cpu_layout(spec, share)[1]
+
+
+def cpu_layout(spec: ModelSpec, share: float = 1.0) -> tuple[int, int]:
     """Processes and threads of each on CPU: one thread each where the model fits that often into half the memory."""
-    cores = machine.cores()
+    cores = machine.cores(share)
     footprint = 2 * spec.weight_bytes + (1 << 30)  # weights while they are being prepared, activations, libraries
-    processes = max(1, min(cores, machine.memory_bytes() // 2 // footprint))
+    processes = max(1, min(cores, machine.memory_bytes(share) // 2 // footprint))
     return processes, max(1, cores // processes)
 
 

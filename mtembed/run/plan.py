@@ -20,11 +20,10 @@ from mtembed.dataset.settings import Settings
 from mtembed.errors import MtembedError, ShardError, UsageError
 from mtembed.models import ModelSpec
 from mtembed.parquet import UNREADABLE
-from mtembed.sources import source_of
+from mtembed.sources import CORE_SIDE, source_of
 from mtembed.text import printable
 from mtembed.types import Source
 
-CORE_SIDE = 1068  # px of the finest band of Major TOM Core
 SHARDS_TRIED = 20  # for the first cell
 CELLS_TRIED = 10  # of a shard
 

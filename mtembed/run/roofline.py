@@ -39,7 +39,7 @@ def measure(plan: Plan, settings: Settings, sizes: Sizes, decoder: Worker, shard
     seconds = sum(alone[name] for name in DECODE_STAGES) / 1e3
     rates = [_rate(crews.decode, seconds), _rate(crews.device, trial.seconds)]
     if settings.device == "cpu":
-        rates.append(_rate(machine.cores(), seconds + trial.seconds * settings.threads))
+        rates.append(_rate(machine.cores(plan.config.share_of_machine), seconds + trial.seconds * settings.threads))
     read = sum(timing.read for timing in timings) / 1e3
     size = sum(timing.bytes_in for timing in timings)
     return Roofline(alone, limits, size / read if read else 0.0, min((rate for rate in rates if rate), default=0.0))

@@ -74,8 +74,10 @@ def _gpus(plan: Plan, settings: Settings) -> tuple[int, ...]:
 def _crews(plan: Plan, settings: Settings, gpus: tuple[int, ...]) -> CrewSizes:
     """CPU: as many device workers as ``cpu_layout`` says, one decode worker for four of them.  Else one per GPU."""
     if gpus:
-        return CrewSizes(plan.config.workers or max(1, machine.cores() - 2 * len(gpus)), len(gpus), len(gpus))
-    device = cpu_layout(plan.spec)[0]
+        # Device workers sleep while their GPU computes, so decoding may have all cores but one for each of them.
+        decode = max(2 * len(gpus), machine.cores(plan.config.share_of_machine) - len(gpus))
+        return CrewSizes(plan.config.workers or decode, len(gpus), len(gpus))
+    device = cpu_layout(plan.spec, plan.config.share_of_machine)[0]
     return CrewSizes(plan.config.workers or -(-device // 4), device, 1)
 
 
@@ -114,5 +116,8 @@ def _ring(plan: Plan, settings: Settings, slots: int, lanes: int) -> RingShape:
     planes = sum(aligned(round(side * side * share) * itemsize + ALIGNMENT) for share in first.band_shares)
     grid = FragmentGrid.of(side, side, settings.fragment_size, settings.overlap, settings.border_shift)
     vectors = len(grid) * plan.spec.dim * np.dtype(np.float32).itemsize
-    affordable = int(machine.memory_bytes() * RING_SHARE // RingShape(1, vectors, planes).slot_bytes) // lanes
+    affordable = (
+        int(machine.memory_bytes(plan.config.share_of_machine) * RING_SHARE // RingShape(1, vectors, planes).slot_bytes)
+        // lanes
+    )
     return RingShape(max(2, min(slots, affordable)), vectors, planes)
