@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mtembed.errors import MtembedError
     from mtembed.evaluation.evaluate import evaluate
+    from mtembed.evaluation.predict import Prediction, predict
     from mtembed.evaluation.result import Evaluation
     from mtembed.run.embed import embed
     from mtembed.types import RunSummary
@@ -24,14 +25,16 @@ _CHECKOUT = Path(__file__).resolve().parent.parent
 if (_CHECKOUT / "setup.cfg").is_file() and (_CHECKOUT / "kernels").is_dir():
     __path__.append(str(_CHECKOUT))
 
-__all__ = ["Evaluation", "MtembedError", "RunSummary", "__version__", "embed", "evaluate"]
+__all__ = ["Evaluation", "MtembedError", "Prediction", "RunSummary", "__version__", "embed", "evaluate", "predict"]
 
 _HOMES = {
     "Evaluation": "mtembed.evaluation.result",
     "MtembedError": "mtembed.errors",
+    "Prediction": "mtembed.evaluation.predict",
     "RunSummary": "mtembed.types",
     "embed": "mtembed.run.embed",
     "evaluate": "mtembed.evaluation.evaluate",
+    "predict": "mtembed.evaluation.predict",
 }
 
 

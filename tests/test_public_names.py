@@ -14,7 +14,16 @@ from tests.tools.shards import make_shard
 
 
 def test_the_public_names() -> None:
-    assert mtembed.__all__ == ["Evaluation", "MtembedError", "RunSummary", "__version__", "embed", "evaluate"]
+    assert mtembed.__all__ == [
+        "Evaluation",
+        "MtembedError",
+        "Prediction",
+        "RunSummary",
+        "__version__",
+        "embed",
+        "evaluate",
+        "predict",
+    ]
     assert set(mtembed.__all__) <= set(dir(mtembed))
     assert issubclass(mtembed.MtembedError, Exception)
     assert callable(mtembed.embed) and mtembed.RunSummary.__name__ == "RunSummary"

@@ -37,6 +37,7 @@ COMMANDS = {
     "report": "Say what a run cost, where its time went and what limited it; also of an unfinished run.",
     "verify": "Read a finished dataset back and check every file and every row.",
     "evaluate": "Score embeddings with frozen probes against labels; without labels say how they are.",
+    "predict": "Apply a saved probe to a whole dataset: a table, a GeoTIFF and a picture.",
 }
 USAGE = 2
 NO_TEMPORARY = "there is no folder for temporary files: set TMPDIR to one that can be written"

@@ -9,7 +9,7 @@ from typing import Any
 
 from mtembed.dataset.files import Name
 from mtembed.dataset.reader import EmbeddingDataset, open_dataset
-from mtembed.evaluation import agreement, health, labels, output, page, probes, words
+from mtembed.evaluation import agreement, health, labels, output, page, probe_file, probes, trained, words
 from mtembed.evaluation.assess import Assessed, assess
 from mtembed.evaluation.join import Tick
 from mtembed.evaluation.options import EvaluateOptions
@@ -44,10 +44,13 @@ def run(names: Sequence[Name], options: EvaluateOptions, tick: Tick) -> Evaluati
     folder = Path(options.output) if options.output else None
     if folder is not None:
         wanted = {"command": "evaluate", "settings": settings, "inputs": rounded(inputs)}
-        if before := output.earlier(folder, JSON_NAME, wanted, options.fresh):
+        before = output.earlier(folder, JSON_NAME, wanted, options.fresh)
+        if before and not (options.save_probe and not Path(options.save_probe).exists()):
             return Evaluation.from_json(before, str(folder))
     with probes.calm():
         found, drawn = _evaluated(datasets, inputs, settings, options, tick)
+        if options.save_probe:
+            probe_file.save(Path(options.save_probe), trained.on_all_rows(drawn[0], datasets[0], options))
     if folder is not None:
         output.make(folder)
         output.put(folder / PAGE_NAME, page.page(found, drawn))

@@ -51,6 +51,8 @@ class EvaluateOptions:
         Value of a label raster that is no label, where its file does not say.
     max_labels
         Labelled rows to use at most; more are sampled.
+    save_probe
+        Write the probe, trained on all labelled rows, to this file.
     seed
         Start of all random numbers.
     output
@@ -76,6 +78,7 @@ class EvaluateOptions:
     coverage: float = 0.8
     nodata: float | None = None
     max_labels: int = 20_000
+    save_probe: str | None = None
     seed: int = 0
     output: str | None = None
     fresh: bool = False
@@ -84,7 +87,7 @@ class EvaluateOptions:
         for name, ok, rule in self._rules():
             if not ok:
                 raise UsageError(f"--{name} {getattr(self, name.replace('-', '_'))} is not possible: {rule}")
-        for name in ("split_column", "group_column"):
+        for name in ("split_column", "group_column", "save_probe"):
             if getattr(self, name) and not self.labels and not self.column:
                 raise UsageError(f"--{name.replace('_', '-')} needs labels: name them with --labels or --column")
 
@@ -120,7 +123,7 @@ class EvaluateOptions:
         """Numbers of shots without ``all``, which the scores themselves hold."""
         return _numbers(self.shots, "all") or ()
 
-    def as_json(self, leave_out: Sequence[str] = ("output", "fresh")) -> Mapping[str, Any]:
+    def as_json(self, leave_out: Sequence[str] = ("output", "fresh", "save_probe")) -> Mapping[str, Any]:
         """What an evaluation depends on; paths by their last part."""
         found = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in leave_out}
         found["labels"] = None if self.labels is None else str(self.labels).rstrip("/").rsplit("/", 1)[-1]

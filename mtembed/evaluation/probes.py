@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,13 +22,13 @@ from mtembed.types import FloatArray
 
 Floats = npt.NDArray[np.float64]
 
-INVERSE_PENALTIES = tuple(10.0**e for e in range(-5, 3))  # C of logistic regression, on standardised vectors
+INVERSE_PENALTIES = tuple(10.0**e for e in range(5))  # C of logistic regression times the number of rows
 RIDGE_PENALTIES = tuple(10.0 ** (e / 2) for e in range(-6, 11))
 FIXED_C = 1.0  # where too few labels are there to choose
 FIXED_RIDGE = 100.0
 MOST_STEPS = 300
 TOLERANCE = 1e-4
-WORSE = 2  # so many worse penalties in a row end the search
+CLEARLY, WORSE = 0.02, 2  # so many penalties in a row, worse by so much balanced accuracy, end the search
 
 
 @contextlib.contextmanager
@@ -236,7 +236,11 @@ def _two_sided(vectors: FloatArray, column: Floats, c: float) -> tuple[Floats, f
 
 
 def _chosen_c(vectors: FloatArray, target: Target, groups: Ints, seed: int) -> float:
-    """The C of least log loss over inner folds; from strong penalties to weak ones, until it only gets worse."""
+    """The C of best inner folds, from strong penalties to weak ones, until it clearly gets worse.
+
+    Best: balanced accuracy, and among equals log loss; for several labels log loss alone.  Log loss would take the
+    strongest penalty, which says nothing, where few places are there and each is a little different.
+    """
     classes = target.values if target.task == "classification" else None
     folds = inner_folds(groups, classes, seed)
     if not folds:
@@ -248,16 +252,26 @@ def _chosen_c(vectors: FloatArray, target: Target, groups: Ints, seed: int) -> f
         for column in columns
         if len(np.unique(column[fold.train])) > 1
     ]
-    best, least, worse = FIXED_C, np.inf, 0
-    for c in INVERSE_PENALTIES if searches else ():
-        loss = sum(search.loss(c) for search in searches)
-        if loss < least:
-            best, least, worse = c, loss, 0
-        else:
-            worse += 1
-            if worse == WORSE:
-                break
+    best, least, worse = FIXED_C, (np.inf, np.inf), 0
+    for c in [size / len(vectors) for size in INVERSE_PENALTIES] if searches else ():
+        missed, loss = _quality([search.held_out(c) for search in searches], balanced=classes is not None)
+        worse = worse + 1 if missed > least[0] + CLEARLY or (classes is None and loss > least[1]) else 0
+        if (missed, loss) < least:
+            best, least = c, (missed, loss)
+        if worse == WORSE:
+            break
     return best
+
+
+def _quality(found: Sequence[tuple[Ints, npt.NDArray[np.bool_], Floats]], balanced: bool) -> tuple[float, float]:
+    """1 - balanced accuracy (0 if not ``balanced``) and the mean log loss of all held-out rows together."""
+    wanted, hit, shares = (np.concatenate(side) for side in zip(*found, strict=True))
+    loss = float(-np.log(np.maximum(shares, 1e-6)).mean())
+    if not balanced:
+        return 0.0, loss
+    each = np.bincount(wanted)
+    recall = np.bincount(wanted, hit.astype(np.float64))[each > 0] / each[each > 0]
+    return 1 - float(recall.mean()), loss
 
 
 class _Search:
@@ -268,13 +282,12 @@ class _Search:
         self._values, self._wanted = values[fold.train], values[fold.test]
         self._model = _model(1.0)
 
-    def loss(self, c: float) -> float:
-        """Summed log loss of the held-out rows, a share of at least 1e-6 for each class."""
+    def held_out(self, c: float) -> tuple[Ints, npt.NDArray[np.bool_], Floats]:
+        """True classes of the held-out rows, whether they were said, and the shares they were given."""
         self._model.set_params(C=c)
         self._model.fit(self._train, self._values)
-        shares = self._model.predict_proba(self._test)
-        place = np.searchsorted(self._model.classes_, self._wanted)
-        place = np.minimum(place, len(self._model.classes_) - 1)
-        known = self._model.classes_[place] == self._wanted
-        right = np.where(known, shares[np.arange(len(place)), place], 0.0)
-        return float(-np.log(np.maximum(right, 1e-6)).sum())
+        shares, known = self._model.predict_proba(self._test), self._model.classes_
+        place = np.minimum(np.searchsorted(known, self._wanted), len(known) - 1)
+        there = known[place] == self._wanted
+        given = np.where(there, shares[np.arange(len(place)), place], 0.0)
+        return self._wanted, there & (shares.argmax(axis=1) == place), given
