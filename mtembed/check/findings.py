@@ -5,23 +5,29 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+AGAIN = "run the same command again to finish"
+REMAKE = "make the part again with --repair and --shards, or delete both of its files and run the same command again"
 SHOWN_PER_KIND = 5
 LONGEST_TEXT = 300  # characters of a file's own words
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong: its ``kind``, the ``file`` (below the dataset), ``where`` in it, and the cause."""
+    """One thing that is wrong: its ``kind``, the ``file`` (below the dataset), ``where`` in it, and the cause.
+
+    ``remedy`` is what to do, where the message does not say it."""
 
     kind: str
     file: str
     where: str
     message: str
+    remedy: str = ""
 
     def __str__(self) -> str:
         return ": ".join(filter(None, (self.file, self.where, self.message)))
@@ -29,10 +35,15 @@ class Problem:
 
 @dataclass(slots=True)
 class Verdict:
-    """The outcome of ``verify``: the first problems of each kind, the number of all, and facts worth knowing."""
+    """The outcome of ``verify``: the first problems of each kind, the number of all, and facts worth knowing.
+
+    ``notes`` are worth a look and no problems; ``bad_parts`` are stems of parts that must be made again.
+    """
 
     problems: list[Problem] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+    bad_parts: set[str] = field(default_factory=set)
     info: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -47,14 +58,23 @@ class Verdict:
             lines += shown
             if self.counts[kind] > len(shown):
                 lines.append(f"... and {self.counts[kind] - len(shown)} more problems of this kind ({kind})")
-        return lines
+            remedies = {problem.remedy for problem in self.problems if problem.kind == kind and problem.remedy}
+            lines += [f"    what to do: {remedy}" for remedy in sorted(remedies)]
+        return lines + [f"note: {note}" for note in self.notes]
 
     def as_json(self) -> dict[str, Any]:
         listed = [
-            {"kind": problem.kind, "file": problem.file, "where": problem.where, "message": problem.message}
+            {name: getattr(problem, name) for name in ("kind", "file", "where", "message", "remedy")}
             for problem in self.problems
         ]
-        return {"ok": self.ok, "problems": listed, "counts": dict(self.counts), "info": self.info}
+        return {
+            "ok": self.ok,
+            "problems": listed,
+            "counts": dict(self.counts),
+            "info": self.info,
+            "notes": self.notes,
+            "bad_parts": sorted(self.bad_parts),
+        }
 
 
 class Findings:
@@ -65,10 +85,17 @@ class Findings:
 
     def add(self, kind: str, file: str, message: str, where: str = "", times: int = 1) -> None:
         """Count a problem ``times`` times; keep it if few of its kind are kept so far."""
+        part = file.startswith(("embeddings/", "timings/")) and kind != "orphan"
+        if part:
+            self.verdict.bad_parts.add(Path(file).stem)
         kept = sum(problem.kind == kind for problem in self.verdict.problems)
         self.verdict.counts[kind] += times
         if kept < SHOWN_PER_KIND:
-            self.verdict.problems.append(Problem(kind, printable(file), where, printable(message)))
+            remedy = REMAKE if part and kind != "missing" else ""
+            self.verdict.problems.append(Problem(kind, printable(file), where, printable(message), remedy))
+
+    def note(self, text: str) -> None:
+        self.verdict.notes.append(printable(text))
 
     def of(self, file: str) -> FileFindings:
         return FileFindings(self, file)

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
-import json
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,19 +19,21 @@ from typing import Any
 import numpy as np
 
 from mtembed import models
-from mtembed.archive.shards import find_shards, fingerprint, open_shard
-from mtembed.check.findings import Findings, Problem, Verdict
-from mtembed.check.part import PartContent, PartOrder, check_part
+from mtembed.archive.shards import find_shards
+from mtembed.check.findings import AGAIN, Findings, Problem, Verdict
+from mtembed.check.folder import check_card, check_failures, check_leftovers, in_work
+from mtembed.check.inputs import check_input
+from mtembed.check.part import PartOrder, check_part
 from mtembed.check.rows import Expected
-from mtembed.dataset.folder import WORK, Dataset
+from mtembed.dataset.folder import Dataset
 from mtembed.dataset.manifest import Manifest as Record
 from mtembed.dataset.manifest import read, totals
-from mtembed.errors import MtembedError, ShardError, UsageError
-from mtembed.parquet import UNREADABLE, first_line
+from mtembed.dataset.part import read_facts
+from mtembed.errors import MtembedError, OutputError, UsageError
 
 __all__ = ["Problem", "Verdict", "sentence", "verify"]
 
-AGAIN = "run the same command again to finish"
+RESTORE = "restore the manifest from a copy, or start over with --fresh"
 Tick = Callable[[int, int], None]
 
 
@@ -71,28 +71,31 @@ class Manifest:
 def verify(root: Path, shards: Sequence[Path] = (), tick: Tick = lambda done, total: None) -> Verdict:
     """Check the dataset in ``root``, and the input ``shards`` (files, folders) it was made from where they are given.
 
-    ``tick`` is told the rows checked so far and all there are.  Needs the memory of one row group.  Raises UsageError
-    when ``root`` is no output folder, or a shard does not exist; all else is in the verdict.
+    While a run is working in the folder only the parts that are finished are checked.  ``tick`` is told the rows
+    checked so far and all there are.  Needs the memory of one row group.  Raises UsageError when ``root`` is no output
+    folder, or a shard does not exist; all else is in the verdict.
     """
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder: name the output folder of a run")
     if not (Dataset(root).manifests() or (root / "embeddings").is_dir()):
         raise UsageError(f"{root} has neither a manifest nor embeddings: name the output folder of a run")
     inputs = {path.name: path for path in find_shards(str(path) for path in shards)}
-    findings = Findings()
-    manifests = _read_manifests(root, findings)
-    _check_folder(root, manifests, findings)
+    findings, working = Findings(), in_work(root)
+    manifests = _read_manifests(root, findings, working)
+    parts = _parts(manifests, working, findings)
     cells = array("Q")
-    rows = [0, sum(facts["embeddings"] for manifest in manifests for facts in manifest.shards.values())]
-
-    def count(number: int) -> None:
-        rows[0] += number
-        tick(*rows)
-
+    failures = _check_parts(parts, inputs, findings, tick, cells)
     for manifest in manifests:
-        _check_parts(manifest, inputs, findings, count, cells)
-    _check_inputs_done(inputs, manifests, findings)
-    findings.verdict.info |= _info(manifests, inputs, cells)
+        _check_manifest(manifest, findings)
+        if not working:
+            check_failures(manifest.dataset, _failures(manifest, failures), findings)
+            if not manifest.record.complete:
+                findings.add("unfinished", manifest.name, f"the run did not come to its end: {AGAIN}")
+    if not working:
+        check_leftovers(root, parts.keys(), findings)
+        check_card(root, [manifest.record for manifest in manifests], findings)
+        _check_inputs_done(inputs, manifests, findings)
+    findings.verdict.info |= _info(manifests, parts, inputs, cells) | {"working": working}
     return findings.verdict
 
 
@@ -106,7 +109,8 @@ def sentence(verdict: Verdict) -> str:
     )
     unseen = info["parts"] - info["inputs_checked"]
     notes += [f"the input of {_several(unseen, 'part')} was not compared (--shards)"] if unseen else []
-    outcome = "everything is right" if verdict.ok else _several(verdict.counts.total(), "problem")
+    right = "a run is working here; finished parts are right" if info["working"] else "everything is right"
+    outcome = right if verdict.ok else _several(verdict.counts.total(), "problem")
     return f"{outcome}: {'; '.join(notes)}"
 
 
@@ -117,16 +121,16 @@ def _several(count: int, noun: str) -> str:
 # -- manifests ----------------------------------------------------------------------------------------------------
 
 
-def _read_manifests(root: Path, findings: Findings) -> list[Manifest]:
+def _read_manifests(root: Path, findings: Findings, working: bool) -> list[Manifest]:
     """All that can be used; processes that are missing or do not belong together are problems."""
     paths = Dataset(root).manifests()
-    if not paths:
+    if not paths and not working:
         findings.add("manifest", "manifest.json", f"there is no manifest: {AGAIN}")
     found = [manifest for path in paths if (manifest := _read_manifest(path, findings)) is not None]
     counts = sorted({manifest.dataset.count for manifest in found})
     if len(counts) > 1:
         findings.add("manifest", "", f"manifests of runs with --shard-count {' and '.join(map(str, counts))} are mixed")
-    elif counts and counts[0] > 1:
+    elif counts and counts[0] > 1 and not working:
         for index in sorted(set(range(counts[0])) - {manifest.dataset.index for manifest in found}):
             name = Dataset(root, index, counts[0]).manifest_path.name
             findings.add("manifest", name, f"this process's manifest is missing: start it with --shard-index {index}")
@@ -154,7 +158,8 @@ def _read_manifest(path: Path, findings: Findings) -> Manifest | None:
 def _check_same_settings(first: Manifest, other: Manifest, findings: Findings) -> None:
     for name, value in first.settings.items():
         if name != "shard_count" and other.settings.get(name) != value:
-            findings.add("manifest", other.name, f"{name} is {other.settings.get(name)}, in {first.name} {value}")
+            there = other.settings.get(name)
+            findings.add("manifest", other.name, f"{name} is {there}, in {first.name} {value}: {RESTORE}")
 
 
 def _check_manifest(manifest: Manifest, findings: Findings) -> None:
@@ -163,7 +168,7 @@ def _check_manifest(manifest: Manifest, findings: Findings) -> None:
     sums, stored = dataclasses.asdict(totals(manifest.record.shards)), manifest.content["totals"]
     for name, value in sums.items():
         if stored[name] != value:
-            found.add("manifest", f"totals give {name} {stored[name]}, the shards add up to {value}")
+            found.add("manifest", f"totals give {name} {stored[name]}, the shards add up to {value}: {RESTORE}")
     settings, model = manifest.settings, manifest.content["model"]
     try:
         spec = models.get(settings["model"])
@@ -173,113 +178,68 @@ def _check_manifest(manifest: Manifest, findings: Findings) -> None:
         return
     for name, value in wanted.items():
         if model.get(name) != value:
-            found.add("manifest", f"the model's {name} is {model.get(name)}, {spec.name} has {value}")
-
-
-# -- folder -------------------------------------------------------------------------------------------------------
-
-
-def _check_folder(root: Path, manifests: Sequence[Manifest], findings: Findings) -> None:
-    """Nothing left over from an unfinished run, no file that no manifest knows, a dataset card."""
-    work = root / WORK
-    leftovers = sorted(work.iterdir()) if work.is_dir() else []
-    for path in [*leftovers, *sorted(root.glob(".*.tmp"))]:
-        name = str(path.relative_to(root))
-        if path.name.startswith("lock") and _held(path):
-            findings.add("unfinished", name, "a run is working on this dataset: wait for its end")
-        else:
-            findings.add("unfinished", name, f"left over from an unfinished run: {AGAIN}")
-    known: dict[str, str] = {}
-    for manifest in manifests:
-        for stem in manifest.shards:
-            if stem in known:
-                findings.add("twice", manifest.name, f"{stem} is in {known[stem]} too")
-            known.setdefault(stem, manifest.name)
-    for manifest in manifests:
-        if not manifest.content.get("complete"):
-            findings.add("unfinished", manifest.name, f"the run did not come to its end: {AGAIN}")
-    for folder in ("embeddings", "timings"):
-        for path in sorted((root / folder).glob("*")):
-            if path.suffix != ".parquet" or path.stem not in known:
-                findings.add("orphan", f"{folder}/{path.name}", "no manifest knows this file")
-    if not (root / "README.md").is_file():
-        findings.add("missing", "README.md", f"the dataset card is missing: {AGAIN}")
-
-
-def _held(path: Path) -> bool:
-    """Whether a living process holds this lock."""
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    return False
+            found.add("manifest", f"the model's {name} is {model.get(name)}, {spec.name} has {value}: {RESTORE}")
 
 
 # -- parts and input ----------------------------------------------------------------------------------------------
 
 
+def _parts(manifests: Sequence[Manifest], working: bool, findings: Findings) -> dict[str, PartOrder]:
+    """What is promised about every part, by stem, each once.
+
+    A part that two manifests list must be the same to both.  While a run is working, parts that are being made again
+    are left out, and those that are finished and not in a manifest yet are taken from their timings.
+    """
+    parts: dict[str, PartOrder] = {}
+    for manifest in manifests:
+        done = manifest.dataset.done_stems() if working else None
+        listed = {stem: facts for stem, facts in manifest.shards.items() if done is None or stem in done}
+        for stem, facts in listed.items():
+            if stem in parts and parts[stem].facts != facts:
+                findings.add(
+                    "manifest", manifest.name, f"{stem} is in another manifest too, with other facts: {RESTORE}"
+                )
+            parts.setdefault(stem, _order(manifest, stem, facts))
+    if working and manifests:
+        for stem in sorted(manifests[0].dataset.done_stems() - parts.keys()):
+            with contextlib.suppress(OutputError):
+                facts = dataclasses.asdict(read_facts(manifests[0].dataset.timings(stem)))
+                parts[stem] = _order(manifests[0], stem, facts)
+    return parts
+
+
+def _order(manifest: Manifest, stem: str, facts: Mapping[str, Any]) -> PartOrder:
+    return PartOrder(manifest.dataset, stem, facts, manifest.expected, manifest.everything)
+
+
 def _check_parts(
-    manifest: Manifest, inputs: Mapping[str, Path], findings: Findings, count: Callable[[int], None], cells: array[int]
-) -> None:
-    _check_manifest(manifest, findings)
-    failures: list[dict[str, Any]] = []
-    for stem, facts in sorted(manifest.shards.items()):
-        order = PartOrder(manifest.dataset, stem, facts, manifest.expected, manifest.everything)
-        content = check_part(order, findings, count)
-        failures += content.failures
-        cells.extend(_short_hash(name) for name, _ in content.names.values())
-        if facts["shard"] in inputs:
-            _check_input(inputs[facts["shard"]], facts, content, findings)
-    _check_failures(manifest, failures, findings)
+    parts: Mapping[str, PartOrder], inputs: Mapping[str, Path], findings: Findings, tick: Tick, cells: array[int]
+) -> dict[str, list[dict[str, Any]]]:
+    """Every part, and its input where it is given; returns the failed cells by stem.
+
+    ``cells`` gets a hash of every cell's name: names themselves would be too many.
+    """
+    rows = [0, sum(part.facts["embeddings"] for part in parts.values())]
+
+    def count(number: int) -> None:
+        rows[0] += number
+        tick(*rows)
+
+    failures = {}
+    for stem, part in sorted(parts.items()):
+        content = check_part(part, findings, count)
+        failures[stem] = content.failures
+        cells.extend(_short_hash(name or "") for name, _ in content.names.values())
+        if part.facts["shard"] in inputs:
+            check_input(inputs[part.facts["shard"]], part.facts, content, findings)
+    return failures
 
 
-def _short_hash(name: str) -> int:
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
-
-
-def _check_failures(manifest: Manifest, expected: Iterable[Mapping[str, Any]], findings: Findings) -> None:
-    """The list of failed cells is what the timings say."""
-    path = manifest.dataset.failures_path
-    try:
-        listed = [json.dumps(json.loads(line), sort_keys=True) for line in path.read_text("utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        findings.add("failures", path.name, f"cannot be read ({first_line(error)}): {AGAIN}")
-        return
-    wanted = [json.dumps(row, sort_keys=True) for row in expected]
-    for line in sorted(set(wanted) - set(listed)):
-        findings.add("failures", path.name, f"{_cell(line)} failed by its timing and is not listed")
-    for line in sorted(set(listed) - set(wanted)):
-        findings.add("failures", path.name, f"{_cell(line)} is listed and did not fail so by its timing")
-    if len(listed) != len(set(listed)):
-        findings.add("failures", path.name, "a cell is listed twice")
-
-
-def _cell(line: str) -> str:
-    row = json.loads(line)
-    return f"row group {row.get('row_group')} of {row.get('shard')}" if isinstance(row, dict) else line[:60]
-
-
-def _check_input(path: Path, facts: Mapping[str, Any], content: PartContent, findings: Findings) -> None:
-    """The shard is the one that was embedded, and its rows are the cells that the dataset names."""
-    found = findings.of(path.name)
-    try:
-        with open_shard(path) as file:
-            mark = dataclasses.asdict(fingerprint(path, file.metadata.num_row_groups))
-            for name in ("size", "rows", "footer_sha256"):
-                if facts["footer_sha256"] and mark[name] != facts[name]:
-                    found.add("input", f"its {name} is {mark[name]}, and was {facts[name]} when it was embedded")
-                    return
-            if not facts["footer_sha256"]:
-                found.add("input", "it could not be opened when it was embedded, and can now: use --retry-failed")
-                return
-            for row, names in content.names.items():
-                stored = file.read_row_group(row, columns=["grid_cell", "product_id"], use_threads=False).to_pylist()[0]
-                if names != (stored["grid_cell"] or "", stored["product_id"] or ""):
-                    found.add("input", f"holds {stored['grid_cell']} of {stored['product_id']}", f"row group {row}")
-    except (ShardError, *UNREADABLE, LookupError) as error:
-        if facts["footer_sha256"]:
-            found.add("input", first_line(error))
+def _failures(manifest: Manifest, failures: Mapping[str, list[dict[str, Any]]]) -> list[Mapping[str, Any]]:
+    """The lines of a process's list of failures, from the timings and from what the manifest notes."""
+    lost = {"row_group": None, "grid_cell": "", "product_id": ""}
+    lines = [{**lost, **shard} for shard in manifest.content["notes"].get("lost_shards", ())]
+    return [*lines, *(row for stem in sorted(manifest.shards) for row in failures.get(stem, ()))]
 
 
 def _check_inputs_done(inputs: Mapping[str, Path], manifests: Sequence[Manifest], findings: Findings) -> None:
@@ -290,14 +250,22 @@ def _check_inputs_done(inputs: Mapping[str, Path], manifests: Sequence[Manifest]
             findings.add("missing", name, f"this shard has no part in the dataset: {AGAIN}")
 
 
-def _info(manifests: Sequence[Manifest], inputs: Mapping[str, Path], cells: array[int]) -> dict[str, Any]:
-    shards = [facts for manifest in manifests for facts in manifest.shards.values()]
-    info: dict[str, Any] = {"manifests": len(manifests), "parts": len(shards)}
-    info |= {name: sum(facts[name] for facts in shards) for name in ("cells", "failed", "embeddings")}
-    names = np.frombuffer(cells, np.uint64) if cells else np.empty(0, np.uint64)
-    info["repeated_grid_cells"] = len(names) - len(np.unique(names))
-    info["inputs_checked"] = sum(facts["shard"] in inputs for facts in shards)
+def _info(
+    manifests: Sequence[Manifest],
+    parts: Mapping[str, PartOrder],
+    inputs: Mapping[str, Path],
+    cells: array[int],
+) -> dict[str, Any]:
+    facts = [part.facts for part in parts.values()]
+    info: dict[str, Any] = {"manifests": len(manifests), "parts": len(facts)}
+    info |= {name: sum(one[name] for one in facts) for name in ("cells", "failed", "embeddings")}
+    info["repeated_grid_cells"] = len(cells) - len(np.unique(np.array(cells, np.uint64)))
+    info["inputs_checked"] = sum(one["shard"] in inputs for one in facts)
     with contextlib.suppress(IndexError):
         settings = manifests[0].settings
         info |= {name: settings[name] for name in ("model", "weights", "source", "dtype", "extras")}
     return info
+
+
+def _short_hash(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=8).digest(), "little")

@@ -13,5 +13,5 @@ def test_many_problems_of_a_kind_are_counted(root: Path) -> None:
     verdict = verify(root)
     assert verdict.counts == {"unique_id": 20}
     assert len(verdict.problems) == 5
-    assert verdict.lines()[-1] == "... and 15 more problems of this kind (unique_id)"
+    assert verdict.lines()[-2] == "... and 15 more problems of this kind (unique_id)"
     assert sentence(verdict).startswith("20 problems: 45 embeddings")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mtembed.check.verify import sentence, verify
 from mtembed.cli.app import main
+from mtembed.dataset.manifest import totals
 from mtembed.errors import UsageError
 from mtembed.run.embed import embed
-from tests.tools.damages import edit, edit_timings, part_removed
+from mtembed.types import ShardFacts
+from tests.tools.damages import edit, edit_timings, part_cut_short, part_removed
 from tests.tools.datasets import OPTIONS, Made
 from tests.tools.rewriting import PART, editing
 from tests.tools.shards import ShardCell, make_shard
@@ -43,12 +47,44 @@ def test_half_precision_without_border_shift_is_right(tmp_path: Path) -> None:
 
 
 def test_a_dataset_in_work_is_said_to_be(root: Path) -> None:
+    """What is finished is right; what a run is still making is no problem."""
     lock = root / ".mtembed" / "lock"
     lock.parent.mkdir()
+    (lock.parent / "part_00002.journal").touch()
+    for name in ("failures.jsonl", "README.md"):
+        (root / name).unlink()
+    with editing(root / "manifest.json") as manifest:
+        manifest["complete"] = False
+        del manifest["shards"]["part_00001"]  # finished since the manifest was written
+        manifest["totals"] = dataclasses.asdict(totals(_facts(manifest)))
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert "a run is working on this dataset" in "\n".join(verify(root).lines())
+        verdict = verify(root)
+        assert verdict.lines() == []
+        assert sentence(verdict).startswith("a run is working here; finished parts are right: 27 embeddings of 3 cells")
+        part_cut_short(root)
+        assert "unreadable" in verify(root).counts
     assert "left over from an unfinished run" in "\n".join(verify(root).lines())
+
+
+def _facts(manifest: dict[str, Any]) -> dict[str, ShardFacts]:
+    return {stem: ShardFacts(**facts) for stem, facts in manifest["shards"].items()}
+
+
+def test_a_card_with_another_text_is_a_note(root: Path) -> None:
+    (root / "README.md").write_text((root / "README.md").read_text() + "\nMore of us.\n")
+    verdict = verify(root)
+    assert verdict.ok and len(verdict.notes) == 1
+    assert verdict.lines() == [f"note: {verdict.notes[0]}"]
+    assert verdict.as_json()["notes"] == verdict.notes
+
+
+def test_bad_parts_are_listed_with_what_to_do(root: Path) -> None:
+    edit("unique_id", dict.fromkeys(range(20), "0" * 64))(root)
+    verdict = verify(root)
+    assert verdict.bad_parts == {"part_00001"}
+    assert verdict.lines()[-1].startswith("    what to do: make the part again with --repair and --shards")
+    assert verdict.as_json()["bad_parts"] == ["part_00001"]
 
 
 # -- the input --------------------------------------------------------------------------------------------------------
@@ -127,10 +163,20 @@ def test_a_missing_process_is_named(two: Path) -> None:
 def test_processes_with_other_settings_or_the_same_shard_are_named(two: Path) -> None:
     with editing(two / "manifest-0-of-2.json") as first, editing(two / "manifest-1-of-2.json") as second:
         second["settings"]["offset"] = "remove"
-        second["shards"]["part_00001"] = first["shards"]["part_00001"]
+        second["shards"]["part_00001"] = {**first["shards"]["part_00001"], "cells": 2}
     text = "\n".join(verify(two).lines())
     assert "manifest-1-of-2.json: offset is remove, in manifest-0-of-2.json keep" in text
-    assert "part_00001 is in manifest-0-of-2.json too" in text
+    assert "part_00001 is in another manifest too" in text
+
+
+def test_a_part_in_two_manifests_is_one_part(two: Path) -> None:
+    """So after a shard was added that sorts first, when other processes take over parts."""
+    with editing(two / "manifest-0-of-2.json") as first, editing(two / "manifest-1-of-2.json") as second:
+        second["shards"]["part_00001"] = first["shards"]["part_00001"]
+        second["totals"] = dataclasses.asdict(totals(_facts(second)))
+    verdict = verify(two)
+    assert verdict.ok
+    assert {"parts": 3, "cells": 5, "embeddings": 45}.items() <= verdict.info.items()
 
 
 def test_another_number_of_processes_is_named(two: Path) -> None:
