@@ -23,6 +23,7 @@ if __name__ == "__main__":
 from docstring_parser import parse  # noqa: E402
 
 from mtembed import models  # noqa: E402
+from mtembed.cli.app import COMMANDS  # noqa: E402
 from mtembed.config import RunConfig  # noqa: E402
 from mtembed.dataset import readme, rows  # noqa: E402
 from mtembed.models import weights  # noqa: E402
@@ -111,7 +112,15 @@ def figures_table() -> str:
     return f"{where}; medians of {content['rounds']} rounds:\n\n{table(heads, lines)}"
 
 
-TABLES = {"models": models_table, "options": options_table, "columns": columns_table, "figures": figures_table}
+def commands_table() -> str:
+    lines = [(f"`mtembed {'[run]' if name == 'run' else name}`", sentence) for name, sentence in COMMANDS.items()]
+    return table(("command", "what it does"), lines)
+
+
+TABLES = {
+    "commands": commands_table, "models": models_table, "options": options_table, "columns": columns_table,
+    "figures": figures_table,
+}  # fmt: skip
 
 
 def section(text: str, name: str) -> re.Match[str]:
