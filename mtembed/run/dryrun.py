@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,17 +16,18 @@ from typing import Any
 
 from mtembed.archive.listing import list_shard
 from mtembed.archive.metadata import MetadataIndex, find_metadata
-from mtembed.archive.selection import Selection, read_cell_list
 from mtembed.dataset.journal import read_journal
+from mtembed.dataset.ours import require_ours
 from mtembed.dataset.part import read_facts
 from mtembed.dataset.settings import Settings, check_same, resolve
 from mtembed.errors import MtembedError
 from mtembed.geo.fragments import FragmentGrid
 from mtembed.models import weights
 from mtembed.run.plan import Plan
+from mtembed.run.selected import names_missing, require_selected
 from mtembed.run.sizes import Sizes, sizes
 from mtembed.run.trial import seconds_per_cell
-from mtembed.text import duration, plural, size
+from mtembed.text import duration, plural, printable, size
 from mtembed.types import ShardListing, Weights
 
 OPENERS = 8  # threads; opening a shard waits for the disk or the network
@@ -41,7 +42,7 @@ Tick = Callable[[int, int], None]
 Trial = Callable[[Plan, Settings, Sizes], float]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """The answer.  ``cells`` are selected and of this process, ``done`` of them are embedded or failed already.
 
@@ -58,16 +59,16 @@ class Estimate:
     processes: int
     shards: int
     fragments_per_cell: int
-    cells: int = 0
-    done: int = 0
-    unusable: dict[str, str] = field(default_factory=dict)
-    output_bytes: int = 0
-    working_bytes: int = 0
-    free_bytes: int = 0
-    seconds: float | None = None
-    cells_per_s: float | None = None
-    trial_problem: str = ""
-    warnings: list[str] = field(default_factory=list)
+    cells: int
+    done: int
+    unusable: Mapping[str, str]
+    output_bytes: int
+    working_bytes: int
+    free_bytes: int
+    seconds: float | None
+    cells_per_s: float | None
+    trial_problem: str
+    warnings: tuple[str, ...]
 
     @property
     def left(self) -> int:
@@ -92,24 +93,40 @@ def estimate(plan: Plan, tick: Tick = lambda done, total: None, trial: Trial = s
     """Open the shards, count, and time a trial; ``tick`` is told (shards opened, shards to open).
 
     ``trial`` says how many seconds one worker needs for a cell, or raises MtembedError.
-    Raises UsageError for options that do not fit and SettingsError where the run itself would be refused.
+    Raises UsageError for options that do not fit and where nothing is selected, SettingsError and OutputError where
+    the run itself would be refused.
     """
+    require_ours(plan.dataset, plan.stems)
     found = _weights(plan)
     settings = _settings(plan, found)
     needed = sizes(plan, settings, found)
-    result = Estimate(
-        str(plan.dataset.root), plan.spec.name, plan.source, settings.device, settings.precision, needed.crews.device,
-        len(plan.mine), _fragments(plan, settings), free_bytes=_free_bytes(plan.dataset.root),
-        warnings=list(plan.warnings),
-    )  # fmt: skip
-    largest = _count(plan, result, tick)
+    counted = _count(plan, tick)
+    left = counted.cells - counted.done
+    fragments = _fragments(plan, settings)
     row = plan.spec.dim * (4 if settings.dtype == "float32" else 2) + ROW_BYTES
-    cell = result.fragments_per_cell * row + TIMING_BYTES
-    result.output_bytes = result.left * cell + result.shards * PART_BYTES if result.left else 0
-    result.working_bytes = min(PARTS_OPEN, result.shards) * largest * cell
-    if result.left:
-        _time(result, lambda: trial(plan, settings, needed))
-    return result
+    cell = fragments * row + TIMING_BYTES
+    seconds, problem = _timed(lambda: trial(plan, settings, needed)) if left else (None, "")
+    rate = needed.crews.device / seconds if seconds else None
+    return Estimate(
+        output=str(plan.dataset.root),
+        model=plan.spec.name,
+        source=plan.source,
+        device=settings.device,
+        precision=settings.precision,
+        processes=needed.crews.device,
+        shards=len(plan.mine),
+        fragments_per_cell=fragments,
+        cells=counted.cells,
+        done=counted.done,
+        unusable=counted.unusable,
+        output_bytes=left * cell + counted.parts * PART_BYTES if left else 0,
+        working_bytes=min(PARTS_OPEN, counted.parts) * counted.most * cell,
+        free_bytes=_free_bytes(plan.dataset.root),
+        seconds=left / rate if rate else None,
+        cells_per_s=rate,
+        trial_problem=problem,
+        warnings=(*plan.warnings, *names_missing(plan, counted.names)),
+    )
 
 
 def _weights(plan: Plan) -> Weights:
@@ -131,20 +148,30 @@ def _settings(plan: Plan, found: Weights) -> Settings:
 
 
 def _fragments(plan: Plan, settings: Settings) -> int:
-    """Fragments of a typical cell; 0 where it is smaller than one."""
+    """Fragments of a typical cell."""
     side = (plan.first_cell.rows, plan.first_cell.cols)
-    try:
-        return len(FragmentGrid.of(*side, settings.fragment_size, settings.overlap, settings.border_shift))
-    except ValueError:
-        return 0
+    return len(FragmentGrid.of(*side, settings.fragment_size, settings.overlap, settings.border_shift))
 
 
 # -- counting -------------------------------------------------------------------------------------------------------
 
 
-def _count(plan: Plan, result: Estimate, tick: Tick) -> int:
-    """Fill in the cells; returns the cells left of the shard that has most."""
-    finished, most, selected = _finished(plan), 0, 0
+@dataclass(slots=True)
+class _Counted:
+    """Cells selected and done of this process, cells left of the shard that has most, its parts, the names of
+    ``--cells`` that were met."""
+
+    cells: int = 0
+    done: int = 0
+    most: int = 0
+    parts: int = 0
+    names: set[str] = field(default_factory=set)
+    unusable: dict[str, str] = field(default_factory=dict)
+
+
+def _count(plan: Plan, tick: Tick) -> _Counted:
+    """Open and count.  Raises UsageError where no cell is selected."""
+    finished, found, selected = _finished(plan), _Counted(), 0
     limit, mine = plan.config.limit, set(plan.mine)
     for index, opened in _opened(plan, finished, tick):
         cells = finished[index][0] if opened is None else len(opened.cells)
@@ -153,29 +180,37 @@ def _count(plan: Plan, result: Estimate, tick: Tick) -> int:
             selected += cells
         if index in mine:
             done = min(cells, finished[index][1] if opened is None else _journalled(plan, index))
-            result.cells += cells
-            result.done += done
-            most = max(most, cells - done)
-            if opened is not None and opened.error:
-                result.unusable[plan.shards[index].name] = opened.error
+            found.cells += cells
+            found.done += done
+            found.most = max(found.most, cells - done)
+            found.parts += bool(cells) or plan.selection.everything
+            if opened is not None:
+                found.names |= opened.named
+                if opened.error:
+                    found.unusable[plan.shards[index].name] = opened.error
         if limit is not None and selected >= limit:
             break
-    return most
+    if not found.cells and not found.unusable:
+        require_selected(plan)
+    return found
 
 
 def _finished(plan: Plan) -> dict[int, tuple[int, int]]:
-    """Shards that have a part: index -> (its cells, those that will not be tried again)."""
-    present, finished = plan.dataset.done_stems() if plan.earlier else set(), {}
+    """Shards that need no opening: index -> (their cells, those that will not be tried again)."""
+    if plan.earlier is None:
+        return {}
+    present, finished = plan.dataset.done_stems(), {}
     for index, path in enumerate(plan.shards):
-        if path.stem in present:
-            facts = read_facts(plan.dataset.timings(path.stem))
+        stem = printable(path.stem)
+        if stem in present:
+            facts = read_facts(plan.dataset.timings(stem))
             cells = facts.cells + facts.failed
             finished[index] = (cells, facts.cells if plan.config.retry_failed else cells)
     return finished
 
 
 def _journalled(plan: Plan, index: int) -> int:
-    return len(read_journal(plan.dataset.journal(plan.shards[index].stem))) if plan.earlier else 0
+    return len(read_journal(plan.dataset.journal(printable(plan.shards[index].stem)))) if plan.earlier else 0
 
 
 def _opened(plan: Plan, finished: dict[int, Any], tick: Tick) -> Iterator[tuple[int, ShardListing | None]]:
@@ -183,13 +218,13 @@ def _opened(plan: Plan, finished: dict[int, Any], tick: Tick) -> Iterator[tuple[
     every = plan.config.limit is not None  # --limit counts the cells of all processes
     wanted = list(range(len(plan.shards))) if every else plan.mine
     bands = plan.spec.bands_for(plan.source)
-    indexes, selection = _metadata(plan), _selection(plan)
+    indexes = _metadata(plan)
 
     def opened(index: int) -> tuple[int, ShardListing | None]:
         if index in finished:
             return index, None
         path = plan.shards[index]
-        return index, list_shard(index, path, bands, indexes[_metadata_of(plan, path)], selection)
+        return index, list_shard(index, path, bands, indexes[_metadata_of(plan, path)], plan.selection)
 
     with ThreadPoolExecutor(OPENERS) as pool:
         for first in range(0, len(wanted), CHUNK):
@@ -198,13 +233,8 @@ def _opened(plan: Plan, finished: dict[int, Any], tick: Tick) -> Iterator[tuple[
                 yield found
 
 
-def _selection(plan: Plan) -> Selection:
-    config = plan.config
-    return Selection(config.bbox, read_cell_list(Path(config.cells)) if config.cells else None)
-
-
 def _metadata_of(plan: Plan, path: Path) -> Path | None:
-    if plan.config.bbox is None and plan.config.cells is None:
+    if plan.selection.everything:
         return None  # which cells are wanted does not depend on it
     return Path(plan.config.metadata) if plan.config.metadata else find_metadata(path)
 
@@ -223,14 +253,12 @@ def _metadata(plan: Plan) -> dict[Path | None, MetadataIndex]:
 # -- time -----------------------------------------------------------------------------------------------------------
 
 
-def _time(result: Estimate, trial: Callable[[], float]) -> None:
+def _timed(trial: Callable[[], float]) -> tuple[float | None, str]:
+    """Seconds that one worker needs for a cell, or why that is not known."""
     try:
-        seconds = trial()
+        return trial(), ""
     except MtembedError as error:
-        result.trial_problem = str(error)
-        return
-    result.cells_per_s = result.processes / seconds
-    result.seconds = result.left / result.cells_per_s
+        return None, str(error)
 
 
 def _free_bytes(folder: Path) -> int:
@@ -264,7 +292,7 @@ def _lines(found: Estimate) -> Iterator[str]:
     yield "nothing was written"
 
 
-def _unusable(problems: dict[str, str]) -> Iterator[str]:
+def _unusable(problems: Mapping[str, str]) -> Iterator[str]:
     if not problems:
         return
     yield f"{plural(len(problems), 'shard')} cannot be used:"

@@ -8,50 +8,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mtembed import models
-from mtembed.archive import tiff
 from mtembed.archive.metadata import check_metadata, find_metadata
-from mtembed.archive.reader import cell_blobs
-from mtembed.archive.shards import find_shards, missing_columns, open_shard
+from mtembed.archive.selection import Selection, read_cell_list
+from mtembed.archive.shards import find_shards
 from mtembed.config import RunConfig
 from mtembed.dataset import manifest
 from mtembed.dataset.folder import Dataset
 from mtembed.dataset.manifest import Manifest
 from mtembed.dataset.settings import Settings
-from mtembed.errors import MtembedError, ShardError, UsageError
+from mtembed.errors import UsageError
 from mtembed.models import ModelSpec
-from mtembed.parquet import UNREADABLE
-from mtembed.sources import CORE_SIDE, source_of
+from mtembed.run.first_cell import FirstCell, first_cell
 from mtembed.text import printable
 from mtembed.types import Source
-
-SHARDS_TRIED = 20  # for the first cell
-CELLS_TRIED = 10  # of a shard
-
-
-@dataclass(frozen=True, slots=True)
-class FirstCell:
-    """The first readable cell of the input: its source, rows and columns of its finest band, each band's share of
-    those pixels (0..1).
-
-    ``encodings`` are those of its bands, ``place`` its shard and row group; empty and None where no cell was readable.
-    """
-
-    source: Source
-    rows: int
-    cols: int
-    band_shares: tuple[float, ...]
-    encodings: frozenset[str] = frozenset()
-    place: tuple[Path, int] | None = None
-
-    @classmethod
-    def of_core(cls, source: Source, bands: int) -> FirstCell:
-        """What stands in for it where no cell was readable."""
-        return cls(source, CORE_SIDE, CORE_SIDE, (1.0,) * bands)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``mine`` are the indexes of the shards that this process embeds, ``earlier`` the manifest of an earlier start."""
+    """``mine`` are the indexes of the shards that this process embeds, ``earlier`` the manifest of an earlier start,
+    ``selection`` the cells that are wanted."""
 
     config: RunConfig
     spec: ModelSpec
@@ -60,6 +35,7 @@ class Plan:
     first_cell: FirstCell
     dataset: Dataset
     earlier: Manifest | None
+    selection: Selection
     warnings: tuple[str, ...]
 
     @property
@@ -78,16 +54,30 @@ class Plan:
 
 
 def plan(config: RunConfig) -> Plan:
-    """Look at the options, the input and the output folder.  Raises UsageError and SettingsError; writes nothing."""
+    """Look at the options, the input and the output folder; write nothing.
+
+    Raises UsageError for options and inputs that cannot be, OutputError for a manifest that cannot be read.
+    """
+    try:
+        return _plan(config)
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename} cannot be read ({error.strerror}): check its name and permissions"
+        ) from error
+
+
+def _plan(config: RunConfig) -> Plan:
     spec = models.get(config.model)
     spec.require_size(config.fragment_size or spec.size)
     if config.metadata:
         check_metadata(Path(config.metadata))
     if config.cells and not Path(config.cells).is_file():
         raise UsageError(f"--cells {config.cells} does not exist: give a text or Parquet file of cells")
+    selection = Selection(config.bbox, read_cell_list(Path(config.cells)) if config.cells else None)
     shards = tuple(find_shards(config.shards))
     dataset = Dataset(Path(config.output or f"embeddings-{spec.name}"), config.shard_index, config.shard_count)
     first = first_cell(shards, spec)
+    _require_room(config.fragment_size or spec.size, first)
     return Plan(
         config=config,
         spec=spec,
@@ -96,8 +86,19 @@ def plan(config: RunConfig) -> Plan:
         first_cell=first,
         dataset=dataset,
         earlier=_earlier(config, dataset),
+        selection=selection,
         warnings=_warnings(config, spec, shards, first),
     )
+
+
+def _require_room(size: int, first: FirstCell) -> None:
+    """Raises UsageError where not one fragment fits into the first cell."""
+    least = min(first.rows, first.cols)
+    if size > least:
+        raise UsageError(
+            f"a fragment of {size} px does not fit into a cell of {first.rows} x {first.cols} px: "
+            f"choose a --fragment-size of {least} or less"
+        )
 
 
 def seen_again(plan: Plan) -> Plan:
@@ -118,40 +119,3 @@ def _warnings(config: RunConfig, spec: ModelSpec, shards: Sequence[Path], first:
     if not config.metadata and find_metadata(shards[0]) is None:
         found.append("no metadata.parquet was found: time stamps come from the shards themselves")
     return tuple(found)
-
-
-def first_cell(shards: Sequence[Path], spec: ModelSpec) -> FirstCell:
-    """Source and sizes from the first shard that can be opened.  Raises UsageError when it lacks the model's bands."""
-    for path in shards[:SHARDS_TRIED]:
-        try:
-            with open_shard(path) as file:
-                columns, rows = file.schema_arrow.names, file.metadata.num_rows
-        except (ShardError, *UNREADABLE):
-            continue  # it will be a line in failures.jsonl
-        source = source_of(columns) or spec.source
-        bands = spec.bands_for(source)
-        missing = missing_columns(columns, bands)
-        if missing:
-            raise UsageError(f"{path.name} lacks {', '.join(missing)}, which {spec.name} needs: choose another model")
-        if rows:
-            return _of_shard(path, rows, source, bands)
-    return FirstCell.of_core(spec.source, len(spec.bands_for(spec.source)))
-
-
-def _of_shard(path: Path, rows: int, source: Source, bands: Sequence[str]) -> FirstCell:
-    for row in range(min(rows, CELLS_TRIED)):
-        try:
-            infos = [tiff.parse(blob) for blob in cell_blobs(path, row, bands)]
-        except MtembedError:
-            continue
-        height, width = max((info.rows, info.cols) for info in infos)
-        pixels = max(1, height * width)
-        return FirstCell(
-            source=source,
-            rows=height,
-            cols=width,
-            band_shares=tuple(min(1.0, info.rows * info.cols / pixels) for info in infos),
-            encodings=frozenset(info.encoding for info in infos),
-            place=(path, row),
-        )
-    return FirstCell.of_core(source, len(bands))

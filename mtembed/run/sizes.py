@@ -14,7 +14,8 @@ from mtembed.dataset.settings import Settings, cpu_layout
 from mtembed.geo.fragments import FragmentGrid
 from mtembed.messages import DeviceJob
 from mtembed.ring import ALIGNMENT, RingShape, aligned
-from mtembed.run.plan import FirstCell, Plan
+from mtembed.run.first_cell import FirstCell
+from mtembed.run.plan import Plan
 from mtembed.sources import SOURCES
 from mtembed.types import CrewSizes, Weights
 
