@@ -28,10 +28,10 @@ def read_regular(path: Path) -> bytes:
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(fd, "rb") as file:
         _require_regular(fd, path)
-        content = file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise OSError(0, f"it has more than {MOST_BYTES} bytes", str(path))
-    return content
+        size = os.fstat(fd).st_size
+        if size > MOST_BYTES:
+            raise OSError(0, f"it has more than {MOST_BYTES} bytes", str(path))
+        return file.read(size)
 
 
 def open_own(path: Path) -> int:
