@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from mtembed.archive import tiff
 from mtembed.archive.reader import cell_blobs
 from mtembed.archive.shards import missing_columns, open_shard
@@ -57,6 +59,7 @@ def first_cell(shards: Sequence[Path], spec: ModelSpec) -> FirstCell:
             with open_shard(path) as file:
                 columns, rows = file.schema_arrow.names, file.metadata.num_rows
         except (ShardError, *UNREADABLE):
+            _require_images(path, _columns(path))
             continue  # it will be a line in failures.jsonl
         source = source_of(columns)
         if source is None:
@@ -72,6 +75,14 @@ def first_cell(shards: Sequence[Path], spec: ModelSpec) -> FirstCell:
     if foreign:
         raise UsageError(f"{foreign} has no band of Major TOM Core, nor has any other file: name a folder of images")
     return FirstCell.of_core(spec.source, len(spec.bands_for(spec.source)))
+
+
+def _columns(path: Path) -> list[str]:
+    """Names of a file's columns; none where it is not one of Parquet."""
+    try:
+        return list(pq.read_schema(path).names) if path.is_file() else []
+    except UNREADABLE:
+        return []
 
 
 def _require_images(path: Path, columns: Sequence[str]) -> None:
