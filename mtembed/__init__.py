@@ -1,6 +1,7 @@
 """mtembed: turn Earth-observation archives in Major TOM layout into embeddings.
 
-``embed`` runs the pipeline and returns a ``RunSummary``; every error it raises is an ``MtembedError``.  Importing this
+``embed`` runs the pipeline and returns a ``RunSummary``; ``pca`` finds the principal components of what came of it,
+draws maps, and returns a ``PcaResult``.  Every error they raise is an ``MtembedError``.  Importing this
 package imports nothing but the standard library: the public names are fetched when they are first asked for.
 """
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from mtembed.evaluation.evaluate import evaluate
     from mtembed.evaluation.predict import Prediction, predict
     from mtembed.evaluation.result import Evaluation
+    from mtembed.maps.pca import pca
+    from mtembed.maps.result import PcaResult
     from mtembed.run.embed import embed
     from mtembed.types import RunSummary
 
@@ -25,15 +28,28 @@ _CHECKOUT = Path(__file__).resolve().parent.parent
 if (_CHECKOUT / "setup.cfg").is_file() and (_CHECKOUT / "kernels").is_dir():
     __path__.append(str(_CHECKOUT))
 
-__all__ = ["Evaluation", "MtembedError", "Prediction", "RunSummary", "__version__", "embed", "evaluate", "predict"]
+__all__ = [
+    "Evaluation",
+    "MtembedError",
+    "PcaResult",
+    "Prediction",
+    "RunSummary",
+    "__version__",
+    "embed",
+    "evaluate",
+    "pca",
+    "predict",
+]
 
 _HOMES = {
     "Evaluation": "mtembed.evaluation.result",
     "MtembedError": "mtembed.errors",
+    "PcaResult": "mtembed.maps.result",
     "Prediction": "mtembed.evaluation.predict",
     "RunSummary": "mtembed.types",
     "embed": "mtembed.run.embed",
     "evaluate": "mtembed.evaluation.evaluate",
+    "pca": "mtembed.maps.pca",
     "predict": "mtembed.evaluation.predict",
 }
 

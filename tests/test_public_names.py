@@ -17,11 +17,13 @@ def test_the_public_names() -> None:
     assert mtembed.__all__ == [
         "Evaluation",
         "MtembedError",
+        "PcaResult",
         "Prediction",
         "RunSummary",
         "__version__",
         "embed",
         "evaluate",
+        "pca",
         "predict",
     ]
     assert set(mtembed.__all__) <= set(dir(mtembed))

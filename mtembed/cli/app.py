@@ -38,6 +38,7 @@ COMMANDS = {
     "verify": "Read a finished dataset back and check every file and every row.",
     "evaluate": "Score embeddings with frozen probes against labels; without labels say how they are.",
     "predict": "Apply a saved probe to a whole dataset: a table, a GeoTIFF and a picture.",
+    "pca": "Find the principal components of embeddings and draw maps coloured by them.",
 }
 USAGE = 2
 NO_TEMPORARY = "there is no folder for temporary files: set TMPDIR to one that can be written"
