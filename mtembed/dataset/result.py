@@ -21,7 +21,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtembed.dataset.folder import WORK, output_problem, read_json, write_json
+from mtembed.dataset.atomic import as_text, open_own, read_json, write_atomically
+from mtembed.dataset.folder import WORK, output_problem
 from mtembed.errors import LockedError, OutputError, SettingsError
 
 IDENTITY = "made-from.json"
@@ -70,7 +71,7 @@ class ResultFolder:
 
     def record(self, content: Mapping[str, Any]) -> None:
         """Write the record: the folder is finished.  Raises OSError."""
-        write_json(self._record, {**content, **self._identity})
+        write_atomically(self._record, as_text({**content, **self._identity}))
         self.finished = True
 
     def content(self) -> dict[str, Any]:
@@ -88,7 +89,7 @@ class ResultFolder:
             self._compare(read_json(made))
             self.finished = made == self._record and all(path.exists() for path in self._files)
         if not self.finished:
-            write_json(identity, self._identity)
+            write_atomically(identity, as_text(self._identity))
 
     def _refuse_strangers(self) -> None:
         strange = [path.name for path in self._files if path.exists()]
@@ -123,7 +124,7 @@ class ResultFolder:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        fd = os.open(self.work / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = open_own(self.work / "lock")
         try:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from mtembed.dataset.atomic import json_object, read_regular
 from mtembed.errors import OutputError, UsageError
 from mtembed.maps.moments import BLOCK_ROWS, Matrix, Moments
 from mtembed.types import FloatArray
@@ -190,7 +190,7 @@ def as_json(basis: Basis, colouring: Colouring) -> dict[str, Any]:
 def read_basis(path: Path) -> tuple[Basis, Colouring]:
     """A basis from a ``pca.json``.  Raises UsageError where there is none, OutputError where it is not one."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json_object(read_regular(path))
         return _basis(content), _colouring(content)
     except FileNotFoundError as error:
         raise UsageError(f"--basis {path} does not exist: name a pca.json that mtembed pca wrote") from error

@@ -13,8 +13,9 @@ from pathlib import Path
 from time import monotonic
 
 from mtembed import __version__
+from mtembed.dataset.atomic import read_json
 from mtembed.dataset.files import Name
-from mtembed.dataset.folder import output_problem, read_json
+from mtembed.dataset.folder import output_problem
 from mtembed.dataset.prefetch import prefetched
 from mtembed.dataset.reader import EmbeddingDataset, open_dataset
 from mtembed.dataset.result import ResultFolder
