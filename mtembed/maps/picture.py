@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import shapely
 
 from mtembed.archive import tiff
-from mtembed.archive.reader import ShardReader
+from mtembed.archive.reader import ShardReader, blob_of
 from mtembed.sources import SOURCES
 from mtembed.types import FloatArray, Source
 
@@ -44,7 +44,7 @@ class Panel:
 
 
 def draw(panels: Sequence[Panel], path: Path) -> None:
-    """Write a PNG with one column for each panel.  Raises OSError, DecodeError and pyarrow's errors."""
+    """Write a PNG with one column for each panel.  Raises OSError, CellError and pyarrow's errors."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.7 * len(panels) + 0.5, 7.9), layout="constrained", facecolor="white")
@@ -136,7 +136,7 @@ def read_image(source: Source, shard: Path) -> tuple[FloatArray, Extent, float]:
     table = ShardReader().row(shard, 0, names)
     bands = []
     for name in names:
-        blob = np.frombuffer(table.column(name)[0].as_py(), np.uint8)
+        blob = blob_of(table, name)
         info = tiff.parse(blob)
         pixels = np.empty((info.rows, info.cols), info.dtype)
         tiff.decode_into(blob, info, pixels)
@@ -177,4 +177,4 @@ def colours_of(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         sign = np.sign(axes[i, np.abs(axes[i]).argmax()])  # the SVD leaves it open
         score = left[:, i] * sign
         colours[:, i] = (score - score.min()) / (score.max() - score.min())
-    return 0.16 + 0.72 * colours  # no neon
+    return 0.16 + 0.72 * colours  # neither black nor white nor pure
