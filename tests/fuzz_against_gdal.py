@@ -148,6 +148,7 @@ def _change(rng: np.random.Generator, changes: dict[int, Field | None], sizes: l
     """One thing that some writer does, or that damage does."""
     at = int(rng.integers(0, len(sizes)))
     counts: list[int] = list(changes[279][1]) if changes.get(279) else list(sizes)  # type: ignore[index, arg-type]
+    at = min(at, len(counts) - 1)
     match rng.integers(0, 13):
         case 0:
             counts[at] = 0
@@ -277,4 +278,4 @@ if __name__ == "__main__":
     sys.argv.remove(chosen)
     make = functools.partial(one_input, chosen)
     ready = functools.partial(warm_up, chosen)
-    raise SystemExit(main(Target(__file__, ready, make, attempt, arguments=(chosen,)), __doc__))
+    raise SystemExit(main(Target(__file__, ready, make, attempt, arguments=(chosen,), deadline_s=60.0), __doc__))

@@ -63,9 +63,11 @@ def footprints(records: Sequence[CellRecord]) -> Footprints:
     turns = _turns(rings)
     lost = ~_shaped(boxes) | ~_on_earth(rings, turns)
     if lost.any():
-        record = records[int(np.searchsorted(np.cumsum(counts), lost.argmax(), side="right"))]
-        raise CellError(f"{record.grid_cell} has no outline on Earth in EPSG:{record.georeference.epsg}", "write")
+        raise _lost(records, counts, lost)
     geometry, centres = _outlines(rings, turns)
+    crossed = ~shapely.is_valid(geometry)  # sides that cross each other, beside a pole
+    if crossed.any():
+        raise _lost(records, counts, crossed)
     return Footprints(
         geometry=geometry,
         utm=shapely.box(*boxes.T),
@@ -75,6 +77,11 @@ def footprints(records: Sequence[CellRecord]) -> Footprints:
         bounds=shapely.bounds(geometry),
         pixels=pixels,
     )
+
+
+def _lost(records: Sequence[CellRecord], counts: list[int], lost: npt.NDArray[np.bool_]) -> CellError:
+    record = records[int(np.searchsorted(np.cumsum(counts), lost.argmax(), side="right"))]
+    return CellError(f"{record.grid_cell[:40]} has no outline on Earth in EPSG:{record.georeference.epsg}", "write")
 
 
 def _pixels(records: Sequence[CellRecord]) -> npt.NDArray[np.int32]:
