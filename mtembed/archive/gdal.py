@@ -121,15 +121,16 @@ def _problem(code: int, wkt: str) -> str:
     return "" if (abs(apart) <= SAME_PLACE_DEG).all() else f"the GeoTIFF's CRS has no EPSG code ({code} is near it)"
 
 
-def nodata_of(text: bytes, dtype: np.dtype[Any]) -> float | None:
-    """The number that GDAL reads in the nodata tag, where samples of ``dtype`` can hold it."""
-    return _asked_nodata(text[:KEYS_LIMIT], dtype.str)
+def nodata_of(text: bytes, dtype: np.dtype[Any], bits: int) -> float | None:
+    """The number that GDAL reads in the nodata tag, where samples of ``bits``, that go into ``dtype``, can hold it."""
+    return _asked_nodata(text[:KEYS_LIMIT], dtype.str, bits)
 
 
 @functools.lru_cache(maxsize=_ANSWERS)
-def _asked_nodata(text: bytes, dtype: str) -> float | None:
+def _asked_nodata(text: bytes, dtype: str, bits: int) -> float | None:
+    tags = {42113: (_ASCII, text), 258: (_SHORT, struct.pack("<H", bits))}
     try:
-        with _opened(_one_pixel(np.dtype(dtype), {42113: (_ASCII, text)})) as dataset:
+        with _opened(_one_pixel(np.dtype(dtype), tags)) as dataset, np.errstate(over="ignore"):
             value = dataset.nodata
     except Exception as error:
         raise DecodeError(f"the nodata tag cannot be read: {str(error).partition(chr(10))[0]}") from error

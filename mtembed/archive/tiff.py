@@ -96,7 +96,7 @@ def parse(blob: npt.NDArray[np.uint8]) -> TiffInfo:
     number = -(-rows // block_rows) * -(-cols // block_cols)
     offsets, counts = _blocks(directory, number, tiled)
     epsg, left, top, width, height = georeference(directory)
-    tag = nodata(directory, dtype)
+    tag = nodata(directory, dtype, bits)
     usual = samples == 1 and bits == 8 * dtype.itemsize and 338 not in directory
     usual &= all(directory.integer(key, 1) in values for key, values in _USUAL.items())
     holes_known = (tag is not None or 42113 not in directory) and (number > 1 or tiled or not offsets[0])

@@ -154,8 +154,8 @@ def _utm_zone(entries: list[tuple[int, int, int, int]], text: bytes) -> tuple[in
     return code, found.get(1025) == (0, 2)
 
 
-def nodata(directory: Directory, dtype: np.dtype[Any]) -> float | None:
-    """The nodata tag as GDAL reads it, where samples can hold that number."""
+def nodata(directory: Directory, dtype: np.dtype[Any], bits: int) -> float | None:
+    """The nodata tag as GDAL reads it, where samples of ``bits``, that go into ``dtype``, can hold that number."""
     text = directory.values(42113, _TEXT)
     if text is None or not text.size:
         return None
@@ -165,4 +165,4 @@ def nodata(directory: Directory, dtype: np.dtype[Any]) -> float | None:
         return value if dtype.kind == "f" or np.iinfo(dtype).min <= value <= np.iinfo(dtype).max else None
     from mtembed.archive import gdal
 
-    return gdal.nodata_of(text[: gdal.KEYS_LIMIT].tobytes(), dtype)
+    return gdal.nodata_of(text[: gdal.KEYS_LIMIT].tobytes(), dtype, bits)
