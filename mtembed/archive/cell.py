@@ -153,10 +153,9 @@ def _bands(job: DecodeJob, table: pa.Table, warnings: list[str]) -> list[BandBlo
 
 def _require_room(fragments: int, dim: int, slot: Slot) -> None:
     """Vectors go before the planes of a slot: too many would be written over pixels that are still to be read."""
-    room = slot.next_plane
-    if fragments * dim * np.dtype(np.float32).itemsize > room:
+    if not slot.has_room_for(fragments, dim):
         raise CellError(
-            f"the cell has {fragments} fragments, more than a slot has room for ({room // (4 * dim)}): "
+            f"the cell has {fragments} fragments, more than a slot has room for ({slot.vector_bytes // (4 * dim)}): "
             "run shards of larger cells on their own"
         )
 

@@ -96,6 +96,7 @@ def _decoding(plan: Plan, settings: Settings, on_gpu: frozenset[str]) -> dict[st
             settings.max_nodata,
             settings.extras,
             on_gpu,
+            plan.spec.dim,
         ),
         "metadata": Path(config.metadata) if config.metadata else None,
         "selection": Selection(config.bbox, read_cell_list(Path(config.cells)) if config.cells else None),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mtembed import models
-from mtembed.archive.metadata import check_metadata, find_metadata
+from mtembed.archive.metadata import MetadataIndex, check_metadata, find_metadata
 from mtembed.archive.selection import Selection, read_cell_list
 from mtembed.archive.shards import find_shards
 from mtembed.config import RunConfig
@@ -116,6 +116,8 @@ def _warnings(config: RunConfig, spec: ModelSpec, shards: Sequence[Path], first:
     found = []
     if not spec.recommends(first.source):
         found.append(f"{spec.name} was made for {spec.source}; this is {first.source}")
-    if not config.metadata and find_metadata(shards[0]) is None:
+    metadata = Path(config.metadata) if config.metadata else find_metadata(shards[0])
+    if metadata is None:
         found.append("no metadata.parquet was found: time stamps come from the shards themselves")
+    found += MetadataIndex(metadata).of_shard(shards[0].name).notes
     return tuple(found)

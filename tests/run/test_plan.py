@@ -237,3 +237,21 @@ def test_a_folder_without_permission_is_named(folder: Path) -> None:
             plan(config(folder))
     finally:
         (folder / "images").chmod(0o755)
+
+
+# -- metadata -------------------------------------------------------------------------------------------------------
+
+
+def test_metadata_that_cannot_be_read_is_a_warning_that_names_it(folder: Path) -> None:
+    assert not plan(config(folder)).warnings
+    (folder / "metadata.parquet").write_bytes(b"PAR1 no more PAR1")
+    (warning,) = plan(config(folder)).warnings
+    assert "metadata.parquet cannot be read and is left aside" in warning
+    with pytest.raises(UsageError, match="--metadata"):
+        plan(config(folder, metadata=str(folder / "metadata.parquet")))
+
+
+def test_metadata_without_a_line_about_the_input_is_a_warning(folder: Path) -> None:
+    for path in sorted((folder / "images").glob("*.parquet")):
+        path.rename(path.with_name(f"renamed_{path.name}"))
+    assert plan(config(folder)).warnings == ("metadata.parquet has no line about some of the shards",)
