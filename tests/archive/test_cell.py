@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,8 @@ from mtembed.archive.reader import ShardReader
 from mtembed.archive.selection import Selection
 from mtembed.errors import CellError
 from mtembed.ring import Ring, RingShape
-from mtembed.types import CellTiming, DecodedCell, ShardListing
+from mtembed.types import CellTiming, DecodedCell, ShardListing, Source
+from tests.tools.shards import BANDS as BANDS_OF
 from tests.tools.shards import (
     Shard,
     default_cells,
@@ -30,6 +33,7 @@ from tests.tools.shards import (
     write_metadata,
 )
 
+ROOT = Path(__file__).resolve().parents[2]
 BANDS = ("vv", "vh")
 JOB = DecodeJob("S1RTC", BANDS, 32, 0.1, True, False, 1.0, False)
 SHAPE = RingShape(1, 9 * 512 * 4, 1 << 20)
@@ -239,3 +243,24 @@ def test_a_cell_that_is_not_on_earth_fails(decoding: Decoding, tmp_path: Path, c
 def test_a_cell_in_degrees_is_as_good_as_one_in_metres(decoding: Decoding, tmp_path: Path) -> None:
     cell = replace(default_cells(1, 64)[0], epsg=4326, left=-71.0, top=-39.0, pixel=1e-4)
     assert decoding.of(make_shard(tmp_path / "degrees.parquet", [cell], "S1RTC").path).record.georeference.epsg == 4326
+
+
+@pytest.mark.parametrize("source", ["S1RTC", "S2L2A"])
+def test_an_ordinary_cell_needs_neither_gdal_nor_proj(tmp_path: Path, source: Source) -> None:
+    """Decode workers are many: what GDAL writes for a UTM zone is read without the 40 MiB of these libraries."""
+    made = make_shard(tmp_path / "part_1.parquet", 1, source, 96)
+    script = f"""
+import sys
+from pathlib import Path
+from mtembed.archive.cell import DecodeJob, decode_cell
+from mtembed.archive.reader import ShardReader
+from mtembed.ring import Ring, RingShape
+from mtembed.types import Cell, CellTiming
+job = DecodeJob({source!r}, {BANDS_OF[source]!r}, 32, 0.1, True, False, 1.0, True)
+slot = Ring.create(RingShape(1, 1 << 16, 1 << 21)).slot(0)
+assert decode_cell(ShardReader(), job, Path({str(made.path)!r}), Cell(0, 0), slot, CellTiming("", 0))
+found = {{"rasterio", "pyproj", "shapely"}} & set(sys.modules)
+assert not found, found
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
