@@ -59,5 +59,6 @@ def dataset(folder: Path, parts: int) -> list[str]:
         for path in (first, output / "embeddings/part_00000.parquet", output / "timings/part_00000.parquet"):
             os.link(path, path.with_stem(stem))
         manifest["shards"][stem] = {**facts, "shard": f"{stem}.parquet"}
+    del manifest["digest"]
     (output / "manifest.json").write_text(json.dumps(manifest))
     return arguments

@@ -224,7 +224,8 @@ class ShardFacts:
     """What a dataset keeps of a shard: its fingerprint, and counts of what became of its cells.
 
     ``warnings``, ``encodings`` and ``baselines`` count cells, ``offset_removed`` is the number of cells whose
-    radiometric offset was taken off, ``part_bytes`` the size of the part's file.
+    radiometric offset was taken off, ``part_bytes`` the size of the part's file.  Digests are of the two files as they
+    were written; empty where they are not known (a file cannot hold its own).
     """
 
     shard: str
@@ -240,6 +241,8 @@ class ShardFacts:
     baselines: Mapping[str, int]
     offset_removed: int
     part_bytes: int
+    part_sha256: str = ""
+    timings_sha256: str = ""
 
     @property
     def fingerprint(self) -> Fingerprint:

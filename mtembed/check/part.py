@@ -19,7 +19,7 @@ import shapely
 
 from mtembed.check.findings import SHOWN_PER_KIND, FileFindings, Findings, RowFindings
 from mtembed.check.rows import Expected, Extent, Group, check_rows
-from mtembed.dataset.atomic import json_object
+from mtembed.dataset.atomic import json_object, sha256_of
 from mtembed.dataset.folder import Dataset
 from mtembed.dataset.part import PART_KEY, SHARD_KEY, timing_table
 from mtembed.dataset.rows import Dtype, geo_metadata, row_groups, schema
@@ -65,9 +65,22 @@ class Cells:
 
 def check_part(order: PartOrder, findings: Findings, tick: Callable[[int], None]) -> PartContent:
     """Check both files of a part; ``tick`` is told the rows of every row group that was read."""
-    content = _check_timings(order, findings.of(f"timings/{order.stem}.parquet"))
-    _check_embeddings(order, content, findings.of(f"embeddings/{order.stem}.parquet"), tick)
+    timings, part = findings.of(f"timings/{order.stem}.parquet"), findings.of(f"embeddings/{order.stem}.parquet")
+    before = findings.verdict.counts.total()
+    content = _check_timings(order, timings)
+    if findings.verdict.counts.total() == before:
+        _check_digest(order.dataset.timings(order.stem), order.facts["timings_sha256"], timings)
+    before = findings.verdict.counts.total()
+    _check_embeddings(order, content, part, tick)
+    if findings.verdict.counts.total() == before:
+        _check_digest(order.dataset.part(order.stem), order.facts["part_sha256"], part)
     return content or PartContent()
+
+
+def _check_digest(path: Path, wanted: str, found: FileFindings) -> None:
+    """The file is, to the last bit, the one that was written; asked only where nothing else is wrong with it."""
+    if wanted and sha256_of(path) != wanted:
+        found.add("digest", "its sha256 is not the one in the manifest: a byte was changed after it was written")
 
 
 def open_parquet(path: Path, found: FileFindings) -> pq.ParquetFile | None:
@@ -120,6 +133,8 @@ def _same_schema(stored: pa.Schema, wanted: pa.Schema, found: FileFindings) -> b
     for name in wanted.names:
         if name not in stored.names:
             found.add("schema", f"column {name} is missing")
+        elif stored.names.count(name) > 1:
+            found.add("schema", f"column {name} is there {stored.names.count(name)} times")
         elif stored.field(name) != wanted.field(name):
             found.add("schema", f"column {name} is {stored.field(name).type}, not {wanted.field(name).type}")
     for name in stored.names:
@@ -134,7 +149,7 @@ def _check_facts(
     order: PartOrder, facts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], found: FileFindings
 ) -> None:
     """Manifest, footer of the timings and timing rows tell the same about the shard."""
-    for name in sorted({*facts, *order.facts}):
+    for name in sorted({*facts, *order.facts} - {"timings_sha256"}):  # a file cannot hold its own digest
         if facts.get(name) != order.facts.get(name):
             found.add("facts", f"{name} is {facts.get(name)} here, {order.facts.get(name)} in the manifest")
     ok = [row for row in rows if row["status"] == "ok"]

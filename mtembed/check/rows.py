@@ -320,7 +320,8 @@ def _check_geometry(group: Group, geometry: npt.NDArray[Any], rings: Doubles) ->
     group.found.rows("geometry", _clockwise(geometry), "geometry has a ring that is not counter-clockwise")
     stored = np.column_stack([group.column("centre_lon"), group.column("centre_lat")])
     step = np.spacing(abs(centres).astype(np.float32)).astype(np.float64)
-    apart = abs((stored - centres + 180) % 360 - 180)  # 180 and -180 are one meridian
+    with np.errstate(invalid="ignore"):
+        apart = abs((stored - centres + 180) % 360 - 180)  # 180 and -180 are one meridian
     group.found.rows("centre", ~away & ~(apart <= step).all(axis=1), "centre_lat/centre_lon is not geometry's centroid")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import tempfile
+from collections.abc import Collection
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,15 +36,15 @@ def run(config: Annotated[RunConfig, Parameter(name="*")], *, talk: Talk = SPEEC
     return execute(planned, talk)
 
 
-def execute(planned: Plan, talk: Speech) -> int:
-    """One run with its view; returns the exit code."""
+def execute(planned: Plan, talk: Speech, remake: Collection[str] = ()) -> int:
+    """One run with its view; returns the exit code.  ``remake``: stems of finished parts that are made again."""
     from mtembed.cli.views import view
     from mtembed.run.embed import Run
 
     tempfile.gettempdir()  # raises what `main` explains, before anything is started or written
     shown = view(talk)
     try:
-        work = Run(planned, shown.tick, shown.note)
+        work = Run(planned, shown.tick, shown.note, remake=remake)
         _handle_signals(work)
         result = work.execute()
     finally:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from mtembed.cli.console import INTERRUPTED, Speech
 from mtembed.cli.options import SPEECH, Dir, Talk
+from mtembed.errors import UsageError
+
+if TYPE_CHECKING:
+    from mtembed.check.findings import Verdict
 
 
 def verify(
@@ -17,12 +22,37 @@ def verify(
     shards: Annotated[
         tuple[Path, ...], Parameter(consume_multiple=True, help="The input it was made from, to be compared.")
     ] = (),
+    repair: Annotated[bool, Parameter(help="Make bad parts again from the input (--shards), then check once more.")] = (
+        False
+    ),
+    weights: Annotated[str | None, Parameter(help="With --repair: the file, if it is not the published one.")] = None,
+    cells: Annotated[str | None, Parameter(help="With --repair: the list of cells, where there was one.")] = None,
+    metadata: Annotated[str | None, Parameter(help="With --repair: Core's metadata.parquet, as in the run.")] = None,
     talk: Talk = SPEECH,
 ) -> int:
     """Read a finished dataset back and check every file and every row."""
+    if repair and not shards:
+        raise UsageError("--repair makes parts from the input: name it with --shards")
+    verdict = _checked(directory, shards, talk)
+    if repair and verdict.bad_parts:
+        from mtembed.cli.run import execute
+        from mtembed.run.repair import repairs
+
+        for planned, stems in repairs(
+            directory, verdict.bad_parts, shards, weights=weights, cells=cells, metadata=metadata
+        ):
+            code = execute(planned, talk, stems)
+            if code == INTERRUPTED:
+                return code
+        verdict = _checked(directory, shards, talk)
+    return 0 if verdict.ok else 1
+
+
+def _checked(directory: Path, shards: tuple[Path, ...], talk: Speech) -> Verdict:
+    """The verdict, which is shown."""
     from mtembed.check import verify as checks
 
     with talk.counting("checking rows") as tick:
         verdict = checks.verify(directory, shards, tick)
     talk.show("\n".join([*verdict.lines(), checks.sentence(verdict)]), [verdict.as_json()])
-    return 0 if verdict.ok else 1
+    return verdict

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -32,6 +33,14 @@ def read_regular(path: Path) -> bytes:
         if size > MOST_BYTES:
             raise OSError(0, f"it has more than {MOST_BYTES} bytes", str(path))
         return file.read(size)
+
+
+def sha256_of(path: Path) -> str:
+    """Digest of a regular file, in hexadecimal digits.  Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as file:
+        _require_regular(fd, path)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def open_own(path: Path) -> int:

@@ -84,6 +84,11 @@ class Dataset:
         except FileNotFoundError:
             return []
 
+    def discard(self, stem: str) -> None:
+        """Remove a part, so that it is made again; killed in between, it is no finished part.  Raises OSError."""
+        for path in (self.timings(stem), self.part(stem)):
+            path.unlink(missing_ok=True)
+
     def done_stems(self) -> set[str]:
         """Stems of all finished parts, from three folder listings."""
         whole = stems(self.root / "embeddings", ".parquet") & stems(self.root / "timings", ".parquet")

@@ -7,6 +7,8 @@ checked, and whatever is wrong becomes one sentence.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -128,6 +130,17 @@ class Manifest:
         absent = [f.name for f in dataclasses.fields(self) if getattr(self, f.name) == f.default]
         return {name: value for name, value in content.items() if name not in absent}
 
+    def sealed(self) -> dict[str, Any]:
+        """What is written: those keys, and their ``digest``, so that a reader notices a byte that was changed."""
+        content = self.as_json()
+        return content | {"digest": digest(content)}
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """sha256 of a manifest's values without ``digest`` itself, however the text is laid out."""
+    values = {name: value for name, value in content.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
 
 def read(path: Path) -> Manifest:
     """The manifest in a file.  Raises OutputError, in one sentence, where there is none that can be used."""
@@ -138,6 +151,9 @@ def read(path: Path) -> Manifest:
     try:
         manifest = msgspec.json.decode(content, type=Manifest)
         _check(manifest)
+        values = msgspec.json.decode(content)
+        if values.get("digest", "") not in ("", digest(values)):
+            raise ValueError("its digest is of other values: something in it was changed")
     except (ValueError, RecursionError) as error:  # msgspec's own errors are ValueErrors
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else _words(str(error))
         raise OutputError(f"{path.name} is not a manifest of mtembed ({reason}): {_ADVICE}") from error

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mtembed.dataset.atomic import sha256_of
 from mtembed.dataset.folder import Dataset
 from mtembed.dataset.journal import Entry, Journal
 from mtembed.dataset.rows import PartWriter, build_table, row_groups, schema
@@ -112,10 +113,11 @@ class OpenPart:
         share = (perf_counter() - started) * 1e3 / max(1, len(self.journal.entries))
         for row in self.journal.entries:
             self.journal.entries[row].timing.write += share
-        facts = self._facts(timings, rows, scratch.stat().st_size)
+        facts = self._facts(timings, rows, scratch)
         timings_final = self.dataset.timings(self.info.stem)
         timings_scratch = self.dataset.unfinished()
-        pq.write_table(timing_table(timings, facts), timings_scratch, compression="zstd")
+        pq.write_table(timing_table(timings, facts), timings_scratch, compression="zstd", write_page_checksum=True)
+        facts = dataclasses.replace(facts, timings_sha256=sha256_of(timings_scratch))
         for source, target in ((scratch, final), (timings_scratch, timings_final)):
             _sync(source)
             source.replace(target)
@@ -164,7 +166,7 @@ class OpenPart:
         vectors = self.journal.vectors(entries, dtype, dim)
         return build_table([e.record for e in entries if e.record], vectors, dtype, self.job.extras)
 
-    def _facts(self, timings: Sequence[CellTiming], rows: int, part_bytes: int) -> ShardFacts:
+    def _facts(self, timings: Sequence[CellTiming], rows: int, part: Path) -> ShardFacts:
         """What the manifest keeps of a shard."""
         counted = {row for row, t in self.earlier.timings.items() if t.status == "ok"} if self.earlier else set()
         records = [e.record for row, e in self.journal.entries.items() if e.record and row not in counted]
@@ -182,7 +184,8 @@ class OpenPart:
             encodings=dict(sorted(Counter(t.encoding for t in ok if t.encoding).items())),
             baselines=dict(sorted(baselines.items())),
             offset_removed=removed,
-            part_bytes=part_bytes,
+            part_bytes=part.stat().st_size,
+            part_sha256=sha256_of(part),
         )
 
 
@@ -281,7 +284,7 @@ def read_timings(path: Path) -> tuple[dict[int | None, CellTiming], ShardFacts]:
 def read_facts(path: Path) -> ShardFacts:
     """A shard's facts from the footer of its timings.  Raises OutputError where the file is not one of timings."""
     try:
-        return _stored_facts(pq.read_schema(path))
+        return dataclasses.replace(_stored_facts(pq.read_schema(path)), timings_sha256=sha256_of(path))
     except (*UNREADABLE, KeyError, TypeError) as error:
         raise _damaged(path, error) from error
 

@@ -84,7 +84,7 @@ class RunRecord:
     def _save(self) -> None:
         shards = dict(sorted(self.manifest.shards.items()))
         self._set(shards=shards, totals=totals(shards))
-        self.dataset.write(self.dataset.manifest_path, as_text(self.manifest.as_json()))
+        self.dataset.write(self.dataset.manifest_path, as_text(self.manifest.sealed()))
         self._saved = self._clock()
 
     def _set(self, **changes: object) -> None:

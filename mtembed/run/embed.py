@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,11 @@ class Run:
         on_note: Callable[[str], None] = lambda note: None,
         *,
         start: Start = process.start,
+        remake: Collection[str] = (),
     ) -> None:
+        """``remake``: stems of finished parts that are made again."""
         self.plan = plan
+        self._remake = remake
         self.record = RunRecord(plan.dataset)
         self._on_tick, self._on_note = on_tick, on_note
         self._start = start
@@ -75,7 +78,10 @@ class Run:
         layout = sizes(plan, settings, weights)
         if plan.config.fresh:
             clear(plan.dataset)
-        left = remaining(plan, settings)
+        left = remaining(plan, settings, self._remake)
+        for stem in left.damaged:
+            self._on_note(f"the part {stem} is not as it was written: it is made again")
+            plan.dataset.discard(stem)
         self.record.begin(beginning(plan, settings, left))
         plan.dataset.create()
         for warning in plan.warnings:

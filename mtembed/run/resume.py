@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mtembed.archive.shards import fingerprint
 from mtembed.dataset import manifest
+from mtembed.dataset.atomic import sha256_of
+from mtembed.dataset.folder import Dataset
 from mtembed.dataset.manifest import Manifest
 from mtembed.dataset.origin import begin, carried_on
 from mtembed.dataset.part import read_facts
 from mtembed.dataset.settings import Settings, check_same
-from mtembed.errors import SettingsError
+from mtembed.errors import OutputError, SettingsError
 from mtembed.run.plan import Plan
 from mtembed.text import printable
 from mtembed.types import Fingerprint, ShardFacts
@@ -21,15 +23,17 @@ from mtembed.types import Fingerprint, ShardFacts
 @dataclass(frozen=True, slots=True)
 class Remaining:
     """``done``: shards that need no more work, by index, with their number of selected cells; ``kept``: facts of the
-    parts of this process, by stem; ``shards``: indexes of this process that are still to be embedded."""
+    parts of this process, by stem; ``shards``: indexes of this process that are still to be embedded; ``damaged``:
+    stems among these whose part is there and not as it was written, so that it must be made again."""
 
     done: Mapping[int, int]
     kept: Mapping[str, ShardFacts]
     shards: tuple[int, ...]
+    damaged: tuple[str, ...] = ()
 
 
-def remaining(plan: Plan, settings: Settings) -> Remaining:
-    """Finished parts, compared with the input and with these settings.
+def remaining(plan: Plan, settings: Settings, remake: Collection[str] = ()) -> Remaining:
+    """Finished parts, compared with the input and with these settings; those in ``remake`` (stems) count as damaged.
 
     Raises SettingsError where they do not fit, OutputError where a file of the folder cannot be read.
     """
@@ -38,18 +42,47 @@ def remaining(plan: Plan, settings: Settings) -> Remaining:
     present = plan.dataset.done_stems()
     kept = {stem: facts for stem, facts in recorded.items() if stem in present}
     done: dict[int, int] = {}
+    damaged: list[str] = []
     for index, path in enumerate(plan.shards):
         stem, mine = printable(path.stem), index in plan.mine
         # the limit counts the cells of all processes in shard order, so their parts matter too
         if stem not in present or not (mine or settings.limit is not None):
             continue
-        facts = kept.get(stem) or read_facts(plan.dataset.timings(stem))
+        facts = kept.get(stem) or _told(plan.dataset, stem)
+        if mine and (facts is None or stem in remake or _damaged(plan, stem, facts)):
+            damaged.append(stem)
+            kept.pop(stem, None)
+            continue
+        if facts is None:
+            raise OutputError(f"timings/{stem}.parquet cannot be read: run the process that made it again")
         _check_unchanged(path, facts.fingerprint)
         if mine:
             kept[stem] = facts
         if not (plan.config.retry_failed and facts.failed):
             done[index] = facts.cells + facts.failed
-    return Remaining(done, kept, tuple(index for index in plan.mine if index not in done))
+    return Remaining(done, kept, tuple(index for index in plan.mine if index not in done), tuple(damaged))
+
+
+def _told(dataset: Dataset, stem: str) -> ShardFacts | None:
+    """What the timings of a part tell of it; None where they are damaged."""
+    try:
+        return read_facts(dataset.timings(stem))
+    except OutputError:
+        return None
+
+
+def _damaged(plan: Plan, stem: str, facts: ShardFacts) -> bool:
+    """Whether a part is not as it was written.  Its size is looked at; digests only of what this run will read."""
+    part, timings = plan.dataset.part(stem), plan.dataset.timings(stem)
+    try:
+        if part.stat().st_size != facts.part_bytes:
+            return True
+        if facts.failed and facts.timings_sha256 and sha256_of(timings) != facts.timings_sha256:
+            return True
+        again = facts.failed and plan.config.retry_failed and facts.part_sha256
+        return bool(again) and sha256_of(part) != facts.part_sha256
+    except OSError:
+        return True
 
 
 def _check_settings(plan: Plan, settings: Settings) -> None:

@@ -39,6 +39,15 @@ def test_the_keys_are_those_of_the_file_and_what_is_not_known_is_left_out() -> N
     assert list(manifest(seconds=1.5, cells_per_s=2.0).as_json()) == [*KEYS, "seconds", "cells_per_s", "ended"]
 
 
+def test_a_changed_value_is_noticed_and_another_layout_is_not(tmp_path: Path) -> None:
+    content = manifest(facts()).sealed()
+    path = written(tmp_path / "manifest.json", dict(reversed(content.items())))
+    assert read(path) == manifest(facts(), started=content["started"], ended=content["ended"])
+    content["versions"]["numpy"] = "1.0"
+    with pytest.raises(OutputError, match="something in it was changed"):
+        read(written(path, content))
+
+
 def test_keys_of_another_version_are_no_fault(tmp_path: Path) -> None:
     content = manifest(facts()).as_json() | {"something": "new"}
     assert read(written(tmp_path / "manifest.json", content)).totals.cells == 3

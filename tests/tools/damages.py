@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
-from tests.tools.rewriting import PART, TIMINGS, editing, facts, put, rehash, rewrite
+from tests.tools.rewriting import PART, TIMINGS, editing, facts, put, rehash, rewrite, timings_written
 
 
 def edit(name: str, values: Mapping[int, Any], hashed: bool = False) -> Callable[[Path], None]:
@@ -35,6 +35,7 @@ def edit_timings(change: Callable[[list[dict[str, Any]]], Any]) -> Callable[[Pat
         rows = table.to_pylist()
         change(rows)
         pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), root / TIMINGS)
+        timings_written(root)
 
     return damage
 
@@ -202,6 +203,10 @@ def column_added(root: Path) -> None:
     rewrite(root, lambda table: table.append_column("more", pa.array(range(table.num_rows))))
 
 
+def column_doubled(root: Path) -> None:
+    rewrite(root, lambda table: table.append_column("timestamp", table["timestamp"]))
+
+
 def columns_reordered(root: Path) -> None:
     rewrite(root, lambda table: table.select(table.column_names[::-1]))
 
@@ -292,6 +297,7 @@ DAMAGES: list[tuple[Callable[[Path], None], set[str], str]] = [
     (column_retyped, {"schema"}, "column centre_lat is double, not float"),
     (column_dropped, {"schema"}, "column grid_cell is missing"),
     (column_added, {"schema"}, "column more does not belong here"),
+    (column_doubled, {"schema"}, "column timestamp is there 2 times"),
     (columns_reordered, {"schema"}, "the columns are in another order"),
     (vectors_plain, {"encoding"}, "float32 vectors are stored as ZSTD"),
     (vectors_snappy, {"encoding"}, "float32 vectors are stored as SNAPPY"),

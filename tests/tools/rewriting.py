@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
+from mtembed.dataset.atomic import sha256_of
 from mtembed.dataset.part import SHARD_KEY
 from mtembed.dataset.rows import writer_options
 from mtembed.dataset.unique_id import unique_ids
@@ -41,7 +42,7 @@ def rewrite(
             writer.write_table(table.slice(start, rows), row_group_size=rows)
             start += rows
         writer.add_key_value_metadata(metadata)
-    facts(root, part_bytes=path.stat().st_size)
+    facts(root, part_bytes=path.stat().st_size, part_sha256=sha256_of(path))
 
 
 def facts(root: Path, timings: bool = True, **changes: Any) -> None:
@@ -52,16 +53,24 @@ def facts(root: Path, timings: bool = True, **changes: Any) -> None:
     if timings:
         path = root / TIMINGS
         pq.write_table(pq.read_table(path).replace_schema_metadata({SHARD_KEY: json.dumps(told)}), path)
+        timings_written(root)
+
+
+def timings_written(root: Path) -> None:
+    """The manifest gets the digest of the first shard's timings as they are now."""
+    with editing(root / "manifest.json") as manifest:
+        manifest["shards"]["part_00001"]["timings_sha256"] = sha256_of(root / TIMINGS)
 
 
 class editing:  # noqa: N801 - a context manager that reads as a verb
-    """A JSON file, changed in place."""
+    """A JSON file, changed in place; a manifest loses its digest."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def __enter__(self) -> dict[str, Any]:
         self.content: dict[str, Any] = json.loads(self.path.read_text())
+        self.content.pop("digest", None)  # what is changed on purpose is not noticed by that alone
         return self.content
 
     def __exit__(self, *error: object) -> None:
