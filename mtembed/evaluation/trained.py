@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def on_all_rows(one: Assessed, dataset: EmbeddingDataset, options: EvaluateOptio
     return TrainedProbe(
         model=model,
         classes=target.classes,
-        column=options.column or "value",
+        column=options.column or Path(options.labels or "value").stem,
         dim=dataset.dim,
         embedding_model=dataset.model,
         rows=len(rows),
