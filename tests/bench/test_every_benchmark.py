@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import archive_cost, end_to_end, host_path, many_shards, memory
+from bench import archive_cost, end_to_end, host_path, many_shards, memory, pca
 from tests.tools.commands import ROOT
 
 BENCH = ROOT / "bench"
@@ -66,3 +66,10 @@ def test_archive_cost(capsys: pytest.CaptureFixture[str]) -> None:
     page = archive_cost.PAGE.read_text()
     assert archive_cost.bytes_table() in page  # what stands in the documentation is what it computes
     assert "cells/s a GPU" in capsys.readouterr().out
+
+
+def test_pca(tmp_path: Path) -> None:
+    target = tmp_path / "found.json"
+    pca.main(["--rows", "300", "--dim", "8", "--output", str(target)])
+    content = json.loads(target.read_text())
+    assert min(content["ratio"], content["mtembed"]["s"], content["incremental_pca"]["peak_bytes"]) > 0
