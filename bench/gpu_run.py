@@ -17,13 +17,14 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from bench import end_to_end
-from bench.gpu_fed import options, tell
 
 CELLS_PER_SHARD = 200
 MIDDLE = (0.2, 0.9)
 
 
 def main() -> None:
+    from bench.gpu_fed import options, tell
+
     chosen = options()
     with tempfile.TemporaryDirectory(prefix="mtembed-bench-") as name:
         folder = Path(name)
@@ -33,14 +34,19 @@ def main() -> None:
             (first.parent / f"copy_{number:05d}.parquet").hardlink_to(first)
         embed(chosen.model, chosen.batch, folder / "warm", first)
         embed(chosen.model, chosen.batch, folder / "out", first.parent)
-        ends = np.sort(np.concatenate([ended(part) for part in (folder / "out/timings").glob("*.parquet")]))
-        low, high = (int(share * (len(ends) - 1)) for share in MIDDLE)
-        tell(cells=len(ends), cells_per_s=round(float((high - low) / (ends[high] - ends[low])), 2))
+        tell(cells_per_s=round(middle_rate(folder / "out/timings"), 2))
         report = subprocess.run(
             [sys.executable, "-m", "mtembed", "report", "--json", str(folder / "out")],
             capture_output=True, text=True, env=end_to_end.ENVIRONMENT, check=True,
         )  # fmt: skip
         tell(report=report.stdout.strip().splitlines()[-1])
+
+
+def middle_rate(timings: Path) -> float:
+    """Cells per second in the steady middle of a run, over all its parts."""
+    ends = np.sort(np.concatenate([ended(part) for part in timings.glob("*.parquet")]))
+    low, high = (int(share * (len(ends) - 1)) for share in MIDDLE)
+    return float((high - low) / (ends[high] - ends[low])) if high > low else float("nan")
 
 
 def embed(model: str, batch: int | None, output: Path, shards: Path) -> None:
@@ -55,7 +61,7 @@ def ended(part: Path) -> np.ndarray:
     """Seconds since 1970 at which each cell of a part was done."""
     table = pq.read_table(part, columns=["started", "clock", "total"])
     started, clock, total = (table[name].to_numpy() for name in ("started", "clock", "total"))
-    return np.asarray(started + clock + total / 1e3)
+    return np.asarray(started + clock + total / 1e3, np.float64)
 
 
 if __name__ == "__main__":
