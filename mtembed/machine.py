@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 from mtembed.errors import UsageError
@@ -66,24 +68,62 @@ def cpu_cards() -> int:
     return int(word) if word.isascii() and word.isdigit() else 0
 
 
+@dataclass(frozen=True, slots=True)
+class Gpus:
+    """GPUs by number; ``problem`` says why there are fewer than the machine shows."""
+
+    numbers: tuple[int, ...]
+    problem: str = ""
+
+
 def gpu_environment(gpu: int) -> dict[str, str]:
     """Variables, to be set before CUDA loads, that show one of ``visible_gpus`` alone; numbered as nvidia-smi does."""
-    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    named = _named_gpus() or ()
     return {
         "CUDA_VISIBLE_DEVICES": named[gpu] if gpu < len(named) else str(gpu),
-        "CUDA_DEVICE_ORDER": os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),
+        "CUDA_DEVICE_ORDER": device_order(),
     }
 
 
+def device_order() -> str:
+    """CUDA_DEVICE_ORDER for every process of ours, so that numbers mean the same GPUs in all."""
+    return os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+
+
 def visible_gpus() -> tuple[int, ...]:
-    """CUDA devices this process may use, without loading CUDA: asked of the driver, limited by CUDA_VISIBLE_DEVICES."""
+    """GPUs that this process may use as the system shows them, without loading CUDA: whether torch can is not asked.
+
+    Those that CUDA_VISIBLE_DEVICES names (numbers, UUIDs, slices of a GPU), else the driver's device files.
+    """
     if cpu_cards():
         return tuple(range(cpu_cards()))
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    found = tuple(sorted(int(p.name) for p in Path("/dev").glob("nvidia[0-9]*") if p.name[6:].isdigit()))
-    if named is None:
-        return tuple(range(len(found)))
-    return tuple(range(min(len(found), len([n for n in named.split(",") if n.strip() and n.strip() != "-1"]))))
+    named = _named_gpus()
+    if named is not None:
+        return tuple(range(len(named)))
+    return tuple(range(len([path for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit()])))
+
+
+def shows_gpus() -> bool:
+    """Whether there are signs of a GPU: device files or names, or the one device of Windows' Linux (WSL 2)."""
+    return bool(visible_gpus()) or (_named_gpus() is None and Path("/dev/dxg").exists())
+
+
+def mig_slices() -> int:
+    """How many slices of GPUs (multi-instance GPU) CUDA_VISIBLE_DEVICES names; 0 where it names none."""
+    named = _named_gpus() or ()
+    return len(named) if any(name.startswith("MIG-") for name in named) else 0
+
+
+def _named_gpus() -> tuple[str, ...] | None:
+    """What CUDA_VISIBLE_DEVICES names; None where it is not set.
+
+    CUDA stops at the first name that is none, such as -1; ``NoDevFiles`` is what Slurm sets for a job without GPUs.
+    """
+    text = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    return tuple(takewhile(lambda name: name.isdecimal() or name.startswith(("GPU-", "MIG-")), names))
 
 
 def require_supported() -> None:

@@ -14,6 +14,7 @@ from mtembed import machine
 from mtembed.config import RunConfig
 from mtembed.errors import SettingsError, UsageError
 from mtembed.geo.fragments import FragmentGrid
+from mtembed.machine import Gpus
 from mtembed.models import ModelSpec
 from mtembed.sources import CORE_SIDE
 from mtembed.types import Source, Weights
@@ -67,9 +68,11 @@ class Settings:
 OPTION_OF = {"weights_sha256": "weights", "cells_sha256": "cells", "engine": "engine"}
 
 
-def resolve(config: RunConfig, spec: ModelSpec, source: Source, weights: Weights, earlier: Settings | None) -> Settings:
+def resolve(
+    config: RunConfig, spec: ModelSpec, source: Source, weights: Weights, earlier: Settings | None, gpus: Gpus
+) -> Settings:
     """Settings of this run: the user's words, else an earlier run's choice, else the machine's fixed properties."""
-    device, engine = resolve_device(config, earlier)
+    device, engine = resolve_device(config, earlier, gpus)
     named = None if config.precision == "auto" else config.precision
     precision = named or (earlier.precision if earlier else automatic_precision(spec, device))
     if engine == "openvino":
@@ -98,9 +101,12 @@ def resolve(config: RunConfig, spec: ModelSpec, source: Source, weights: Weights
     )
 
 
-def resolve_device(config: RunConfig, earlier: Settings | None) -> tuple[Device, Engine]:
-    """``cpu`` or ``cuda``, and the engine.  Raises UsageError for devices that are not there or do not go together."""
-    visible = machine.visible_gpus()
+def resolve_device(config: RunConfig, earlier: Settings | None, gpus: Gpus) -> tuple[Device, Engine]:
+    """``cpu`` or ``cuda``, and the engine; ``gpus`` are those that can be used.
+
+    Raises UsageError for devices that are not there or do not go together.
+    """
+    visible = gpus.numbers
     engine: Engine = (earlier.engine if earlier else "torch") if config.engine == "auto" else config.engine
     automatic: Device = earlier.device if earlier else "cuda" if visible and engine == "torch" else "cpu"
     device: Device = "cuda" if config.gpus else automatic if config.device == "auto" else config.device
@@ -111,10 +117,12 @@ def resolve_device(config: RunConfig, earlier: Settings | None) -> tuple[Device,
     if config.decoder == "gpu" and device == "cpu":
         raise UsageError("--decoder gpu needs a GPU for the network: leave it out, GeoTIFFs are decoded on the CPU")
     if device == "cuda" and not visible:
-        raise UsageError("no NVIDIA GPU is visible: use --device cpu (a dataset begun on a GPU can only go on on one)")
+        why = f"no GPU can be used ({gpus.problem})" if gpus.problem else "no NVIDIA GPU is visible"
+        raise UsageError(f"{why}: use --device cpu (a dataset begun on a GPU can only go on on one)")
     unknown = sorted(set(config.gpus or ()) - set(visible))
     if unknown:
-        raise UsageError(f"--gpus {unknown[0]} is not visible: choose among {', '.join(map(str, visible))}")
+        why = f" ({gpus.problem})" if gpus.problem else ""
+        raise UsageError(f"--gpus {unknown[0]} cannot be used{why}: choose among {', '.join(map(str, visible))}")
     return device, engine
 
 

@@ -23,6 +23,7 @@ from mtembed.dataset.settings import Settings, check_same, resolve
 from mtembed.errors import MtembedError
 from mtembed.geo.fragments import FragmentGrid
 from mtembed.models import weights
+from mtembed.run.gpus import usable_gpus
 from mtembed.run.plan import Plan
 from mtembed.run.selected import names_missing, require_selected
 from mtembed.run.sizes import Sizes, sizes
@@ -141,7 +142,9 @@ def _weights(plan: Plan) -> Weights:
 
 def _settings(plan: Plan, found: Weights) -> Settings:
     """The run's settings.  Raises SettingsError where the run would be refused."""
-    settings = resolve(plan.config, plan.spec, plan.source, found, plan.made_with)
+    settings = resolve(
+        plan.config, plan.spec, plan.source, found, plan.made_with, usable_gpus(plan.config, plan.made_with)
+    )
     if plan.made_with:
         check_same(settings, plan.made_with, str(plan.dataset.root))
     return settings

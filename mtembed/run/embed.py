@@ -21,6 +21,7 @@ from mtembed.run.crews import Crews, Start, crews
 from mtembed.run.decoder_choice import choose
 from mtembed.run.dryrun import Estimate, estimate
 from mtembed.run.fetch import fetch
+from mtembed.run.gpus import told, usable_gpus
 from mtembed.run.pipeline import Pipeline, Work
 from mtembed.run.plan import Plan, plan, seen_again
 from mtembed.run.progress import Progress
@@ -74,7 +75,8 @@ class Run:
 
     def _locked(self, weights: Weights, began: float) -> RunSummary:
         plan = seen_again(self.plan)
-        settings = resolve(plan.config, plan.spec, plan.source, weights, plan.made_with)
+        gpus = usable_gpus(plan.config, plan.made_with)
+        settings = resolve(plan.config, plan.spec, plan.source, weights, plan.made_with, gpus)
         layout = sizes(plan, settings, weights)
         if plan.config.fresh:
             clear(plan.dataset)
@@ -84,8 +86,9 @@ class Run:
             plan.dataset.discard(stem)
         self.record.begin(beginning(plan, settings, left))
         plan.dataset.create()
-        for warning in plan.warnings:
-            self._on_note(warning)
+        for warning in (*plan.warnings, told(gpus, settings.device)):
+            if warning:
+                self._on_note(warning)
         if left.shards:
             self._embed(plan, settings, layout, left)
         elif not plan.dataset.failures_path.exists():

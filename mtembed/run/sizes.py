@@ -15,6 +15,7 @@ from mtembed.geo.fragments import FragmentGrid
 from mtembed.messages import DeviceJob
 from mtembed.ring import ALIGNMENT, RingShape, aligned
 from mtembed.run.first_cell import FirstCell
+from mtembed.run.gpus import asked
 from mtembed.run.plan import Plan
 from mtembed.sources import SOURCES
 from mtembed.types import CrewSizes, Weights
@@ -69,7 +70,7 @@ def device_environment(job: DeviceJob) -> dict[str, str]:
 
 def _gpus(plan: Plan, settings: Settings) -> tuple[int, ...]:
     """The GPU of each lane, some perhaps twice; none on the CPU."""
-    return (plan.config.gpus or machine.visible_gpus()) if settings.device == "cuda" else ()
+    return (plan.config.gpus or asked().numbers) if settings.device == "cuda" else ()
 
 
 def _crews(plan: Plan, settings: Settings, gpus: tuple[int, ...]) -> CrewSizes:

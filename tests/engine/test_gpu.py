@@ -377,3 +377,15 @@ def test_a_cell_with_more_vectors_than_its_slot_has_room_for_fails_alone(kind: s
     outcomes = [o for task in (small, large) for o in device.take(task, slot_of(ring, task))] + device.idle()
     errors = {o.task.key: str(o.error or "") for o in outcomes}
     assert errors[small.key] == "" and "5 vectors of 512 values do not fit" in errors[large.key]
+
+
+def test_no_kernel_that_works_is_one_sentence_and_blames_no_cell(
+    archive: Path, two_cards: None, tmp_path: Path
+) -> None:
+    fault = {"kind": "device", "function": "mtembed.engine.cutter:Cutter.__call__", "action": "disk-full"}
+    code, _, err = run(command(archive, tmp_path / "out"), [fault])
+    assert code == 1 and "no kernel that cuts fragments runs on this GPU" in err and "Traceback" not in err
+    assert err.count("No space left on device") == 1
+    assert not list((tmp_path / "out").rglob("*.parquet"))
+    failures = tmp_path / "out/failures.jsonl"
+    assert not failures.exists() or not failures.read_text()

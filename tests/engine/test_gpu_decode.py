@@ -18,6 +18,7 @@ from mtembed.dataset.settings import resolve_device
 from mtembed.engine import gpu_decode
 from mtembed.engine.gpu_decode import FILES, DeviceDecoder, GpuDecoder, probe
 from mtembed.errors import UsageError
+from mtembed.machine import Gpus
 from mtembed.messages import GPU_ENCODINGS, ProbeJob
 from mtembed.run.decoder_choice import _faster, _installed
 from mtembed.types import CellTiming
@@ -229,7 +230,7 @@ def test_quality_needs_pixels_on_the_cpu(tmp_path: Path) -> None:
 
 def test_without_a_gpu_it_is_refused() -> None:
     with pytest.raises(UsageError, match="--decoder gpu needs a GPU"):
-        resolve_device(RunConfig(("x",), model="rcf", device="cpu", decoder="gpu"), None)
+        resolve_device(RunConfig(("x",), model="rcf", device="cpu", decoder="gpu"), None, Gpus(()))
 
 
 @needs_library

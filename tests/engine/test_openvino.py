@@ -12,6 +12,7 @@ import pytest
 from mtembed.config import RunConfig
 from mtembed.dataset.settings import resolve_device
 from mtembed.errors import UsageError
+from mtembed.machine import Gpus
 from mtembed.run.embed import embed
 from tests.tools.commands import run
 from tests.tools.manifests import settings
@@ -55,8 +56,8 @@ def test_what_it_cannot_do_is_said_in_a_sentence(tmp_path: Path, options: list[s
 
 
 def test_it_is_used_only_when_asked_for() -> None:
-    assert resolve_device(RunConfig(("x",), model="rcf", device="cpu"), None) == ("cpu", "torch")
+    assert resolve_device(RunConfig(("x",), model="rcf", device="cpu"), None, Gpus(())) == ("cpu", "torch")
     earlier = settings(engine="openvino")
-    assert resolve_device(RunConfig(("x",), model="rcf", device="cpu"), earlier) == ("cpu", "openvino")
+    assert resolve_device(RunConfig(("x",), model="rcf", device="cpu"), earlier, Gpus(())) == ("cpu", "openvino")
     with pytest.raises(UsageError, match="--decoder gpu needs a GPU"):
-        resolve_device(RunConfig(("x",), model="rcf", device="cpu", decoder="gpu"), None)
+        resolve_device(RunConfig(("x",), model="rcf", device="cpu", decoder="gpu"), None, Gpus(()))
