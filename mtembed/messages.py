@@ -149,7 +149,32 @@ class Unfused:
         return asdict(self)
 
 
-Note = WorkerReady | PrecisionCheck | PrecisionUnknown | DecodedBands | BatchHalved | LaneDropped | Unpinned | Unfused
+@dataclass(frozen=True, slots=True)
+class DecodedOnCpu:
+    """Bands that a GPU was to decode are decoded by one core of the CPU in its stead, which is slow."""
+
+    name: ClassVar[str] = "decoded_on_cpu"
+    card: int | None
+    cause: str
+
+    def sentence(self) -> str:
+        return f"card {self.card} cannot decode all that was left to it, a core of the CPU does the rest: {self.cause}"
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+Note = (
+    WorkerReady
+    | PrecisionCheck
+    | PrecisionUnknown
+    | DecodedBands
+    | DecodedOnCpu
+    | BatchHalved
+    | LaneDropped
+    | Unpinned
+    | Unfused
+)
 """A fact about the run: ``name`` is its key in the manifest, ``sentence()`` what users are told, if anything."""
 
 

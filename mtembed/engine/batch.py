@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -121,6 +121,7 @@ class Batch:
         self.host_vectors: FloatArray = self._arrived.numpy()
         self.cut = streams.timer()  # before the fragments are cut, which ends where the forward begins
         self.upload, self.forward, self.download = ((streams.timer(), streams.timer()) for _ in range(3))
+        self.buffers: list[Any] = []  # the decoder's, for as long as the batch lives
         self.clear()
 
     def clear(self) -> None:

@@ -29,7 +29,7 @@ from mtembed.engine.streams import Streams
 from mtembed.errors import CellError
 from mtembed.kernels.fragment_numpy import check_bounds
 from mtembed.kernels.select import GPU_BACKENDS, Fragment, kernel_name
-from mtembed.messages import DecodedBands, DeviceJob, EmbedTask, Note, Unpinned, WorkerReady
+from mtembed.messages import DecodedBands, DecodedOnCpu, DeviceJob, EmbedTask, Note, Unpinned, WorkerReady
 from mtembed.ring import Ring, Slot
 from mtembed.sources import SOURCES
 
@@ -160,7 +160,7 @@ class GpuDevice:
             return
         bands, dtype = self.spec.bands_for(self.job.source), SOURCES[self.job.source].dtype
         shapes = [(one.plane.rows, one.plane.cols) for one in batch.encoded]
-        decoded = self.decoder.decode([one.blob for one in batch.encoded], shapes, dtype)
+        decoded = self.decoder.decode([one.blob for one in batch.encoded], shapes, dtype, batch.buffers)
         for one, band in zip(batch.encoded, decoded, strict=True):
             if band.pixels is None:
                 one.cell.problem = f"band {bands[one.band]}: {band.problem}"
@@ -206,5 +206,7 @@ class GpuDevice:
     def _take_notes(self) -> tuple[Note, ...]:
         notes = [*self.notes, *self.network.notes]
         self.notes, self.network.notes = [], []
+        if problem := self.decoder.take_problem():
+            notes.append(DecodedOnCpu(self.job.card, problem))
         counts = self.decoder.take_counts()
         return (*notes, DecodedBands(**counts)) if any(counts.values()) else tuple(notes)

@@ -90,15 +90,16 @@ def test_what_the_gpu_refuses_is_decoded_on_the_cpu_and_counted(monkeypatch: pyt
     blobs = [blob("uint16", "lzw"), blob("uint16", "deflate")]
     decoder = DeviceDecoder(CPU)
     shapes = [SHAPE, SHAPE]
-    for found, data in zip(decoder.decode(blobs, shapes, "uint16"), blobs, strict=True):
+    for found, data in zip(decoder.decode(blobs, shapes, "uint16", []), blobs, strict=True):
         assert found.pixels is not None and np.array_equal(found.pixels.numpy(), golden(data))
     assert decoder.take_counts() == {"gpu": 2, "cpu": 0}
     original = GpuDecoder.decode
-    monkeypatch.setattr(GpuDecoder, "decode", lambda self, blobs: [None, original(self, blobs)[1]])
-    for found, data in zip(decoder.decode(blobs, shapes, "uint16"), blobs, strict=True):
+    monkeypatch.setattr(GpuDecoder, "decode", lambda self, blobs, buffers: [None, original(self, blobs)[1]])
+    for found, data in zip(decoder.decode(blobs, shapes, "uint16", []), blobs, strict=True):
         assert found.pixels is not None and np.array_equal(found.pixels.numpy(), golden(data))
     assert decoder.take_counts() == {"gpu": 1, "cpu": 1}
-    broken = decoder.decode([blobs[0][:3000], blobs[1]], shapes, "uint16")
+    assert decoder.take_problem() == "the GPU refuses some" and decoder.take_problem() == ""
+    broken = decoder.decode([blobs[0][:3000], blobs[1]], shapes, "uint16", [])
     assert broken[0].pixels is None and "blob" in broken[0].problem and broken[1].pixels is not None
 
 
@@ -109,11 +110,43 @@ def fails(*args: object) -> None:
 def test_without_the_library_everything_stays_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_decode.GpuDecoder, "__init__", fails)
     decoder = DeviceDecoder(CPU)
-    (found,) = decoder.decode([blob("uint16", "lzw")], [SHAPE], "uint16")
+    (found,) = decoder.decode([blob("uint16", "lzw")], [SHAPE], "uint16", [])
     assert found.pixels is not None and np.array_equal(found.pixels.numpy(), golden(blob("uint16", "lzw")))
     assert decoder.take_counts() == {"gpu": 0, "cpu": 1}
+    assert decoder.take_problem() == "CUDA error: no such device"
     said = probe(ProbeJob("uint16", Path("nowhere"), 0, ("B02",)), CPU)
-    assert said["exact"] == () and set(said["problems"].values()) == {"CUDA error: no such device"}
+    assert not said.exact and set(said.problems.values()) == {"CUDA error: no such device"}
+
+
+@needs_library
+def test_a_decoder_that_keeps_failing_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def broken(self: GpuDecoder, blobs: Any, buffers: Any) -> Any:
+        calls.append(len(blobs))
+        raise RuntimeError("nvtiff: internal error\nmore lines")
+
+    monkeypatch.setattr(GpuDecoder, "decode", broken)
+    decoder = DeviceDecoder(CPU)
+    for _ in range(4):
+        (found,) = decoder.decode([blob("uint16", "lzw")], [SHAPE], "uint16", [])
+        assert found.pixels is not None
+    assert calls == [1, 1] and decoder.take_problem() == "nvtiff: internal error"
+
+
+@needs_library
+def test_images_are_written_over_and_not_made_anew() -> None:
+    blobs = [blob("uint16", "lzw"), blob("uint16", "deflate")]
+    decoder, buffers = GpuDecoder(CPU), list[Any]()
+    decoder.decode(blobs, buffers)
+    first = list(buffers)
+    assert len(first) == 2
+    for data in (blobs[::-1], blobs[:1]):
+        for found, one in zip(decoder.decode(data, buffers), data, strict=True):
+            assert found is not None and np.array_equal(found.numpy(), golden(one))
+    assert [id(one) for one in buffers] == [id(one) for one in first]
+    more = blobs * 2
+    assert all(found is not None for found in decoder.decode(more, buffers)) and len(buffers) == 4
 
 
 # Runs
@@ -253,7 +286,7 @@ def test_an_encoding_that_spoils_the_first_cell_is_not_used(tmp_path: Path, monk
     assert said.exact == set(GPU_ENCODINGS) and said.seconds > 0
     original = GpuDecoder.decode
 
-    def spoilt(self: GpuDecoder, blobs: Any) -> list[Any]:
+    def spoilt(self: GpuDecoder, blobs: Any, buffers: Any = None) -> list[Any]:
         return [pixels.flip(0) if pixels.shape != SHAPE else pixels for pixels in original(self, blobs)]  # type: ignore[union-attr, operator]
 
     monkeypatch.setattr(GpuDecoder, "decode", spoilt)
