@@ -72,6 +72,9 @@ class Notes:
     batch_halved: tuple[Event, ...] = ()
     dropped_cards: tuple[Event, ...] = ()
     unpinned: tuple[Event, ...] = ()
+    unfused: tuple[Event, ...] = ()
+    decoded_on_cpu: tuple[Event, ...] = ()
+    precision_unknown: tuple[Event, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,8 @@ class Manifest:
     are, or are to be, made of (with a limit on its cells those of all processes);
     ``starts`` are times (UTC, ISO 8601) of the last starts, of which there were ``runs``; ``complete``: the run came to
     its end.  ``seconds`` is wall time over all starts; it and the fields after it are None until they are known.
+    ``position_independent`` says whether a fragment's bits were the same wherever in a batch it lay, on every GPU that
+    worked; None without GPUs.
     """
 
     started: str
@@ -117,6 +122,7 @@ class Manifest:
     shards: Mapping[str, ShardFacts]
     totals: Totals
     kernels: tuple[str, ...] = ()
+    position_independent: bool | None = None
     workers: CrewSizes | None = None
     roofline: Roofline | None = None
     seconds: float | None = None

@@ -7,14 +7,25 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mtembed import __version__
 from mtembed.dataset.folder import now
 from mtembed.dataset.manifest import GridFacts, Manifest, ModelFacts, Notes, WeightsFacts, totals
 from mtembed.dataset.settings import Settings
 from mtembed.geo.fragments import FragmentGrid
-from mtembed.messages import BatchHalved, DecodedBands, LaneDropped, Note, PrecisionCheck, Unpinned, WorkerReady
+from mtembed.messages import (
+    BatchHalved,
+    DecodedBands,
+    DecodedOnCpu,
+    LaneDropped,
+    Note,
+    PrecisionCheck,
+    PrecisionUnknown,
+    Unfused,
+    Unpinned,
+    WorkerReady,
+)
 from mtembed.models import ModelSpec
 from mtembed.text import printable
 from mtembed.types import ShardFacts
@@ -22,6 +33,7 @@ from mtembed.types import ShardFacts
 LIBRARIES = ("torch", "timm", "numpy", "pyarrow", "numba", "imagecodecs", "rasterio", "pyproj", "shapely")
 DATA_LICENCE = "contains modified Copernicus Sentinel data; Major TOM Core is CC-BY-SA-4.0"
 WORDS_OF_COMMAND = 40
+CARD = " (card "  # between the model and the number of a GPU, in the names of devices
 T = TypeVar("T")
 
 
@@ -94,6 +106,7 @@ def carried_on(
         starts=earlier.starts,
         devices=earlier.devices,
         kernels=earlier.kernels,
+        position_independent=earlier.position_independent,
         notes=earlier.notes,
         workers=earlier.workers,
         roofline=earlier.roofline,
@@ -107,12 +120,7 @@ def noted(manifest: Manifest, note: Note) -> Manifest:
     """The manifest with what a worker told."""
     notes = manifest.notes
     if isinstance(note, WorkerReady):
-        return dataclasses.replace(
-            manifest,
-            devices=_with(manifest.devices, note.device),
-            kernels=_with(manifest.kernels, note.kernel),
-            versions={**manifest.versions, **note.versions},
-        )
+        return _with_device(manifest, note)
     if isinstance(note, PrecisionCheck):
         notes = dataclasses.replace(notes, precision_check=note)
     elif isinstance(note, DecodedBands):
@@ -120,11 +128,33 @@ def noted(manifest: Manifest, note: Note) -> Manifest:
         notes = dataclasses.replace(notes, decoded_bands=DecodedBands(before.gpu + note.gpu, before.cpu + note.cpu))
     elif isinstance(note, BatchHalved):
         notes = dataclasses.replace(notes, batch_halved=(*notes.batch_halved, note.as_json()))
-    elif isinstance(note, LaneDropped):
-        notes = dataclasses.replace(notes, dropped_cards=_with(notes.dropped_cards, note.as_json()))
-    elif isinstance(note, Unpinned):
-        notes = dataclasses.replace(notes, unpinned=_with(notes.unpinned, note.as_json()))
+    elif isinstance(note, LaneDropped | Unpinned | Unfused | DecodedOnCpu | PrecisionUnknown):
+        events: dict[str, Any] = {note.name: _with(getattr(notes, note.name), note.as_json())}
+        notes = dataclasses.replace(notes, **events)
     return dataclasses.replace(manifest, notes=notes)
+
+
+def _with_device(manifest: Manifest, ready: WorkerReady) -> Manifest:
+    """The manifest with a device that computes; GPUs that are not alike are warned about."""
+    devices = _with(manifest.devices, ready.device)
+    independent = (manifest.position_independent, ready.position_independent)
+    unlike = _unlike(devices)
+    return dataclasses.replace(
+        manifest,
+        devices=devices,
+        kernels=_with(manifest.kernels, ready.kernel),
+        versions={**manifest.versions, **ready.versions},
+        position_independent=None if independent == (None, None) else False not in independent,
+        warnings=_with(manifest.warnings, unlike) if unlike else manifest.warnings,
+    )
+
+
+def _unlike(devices: Sequence[str]) -> str:
+    """A sentence where GPUs of several models compute one dataset."""
+    models = sorted({device.rpartition(CARD)[0] for device in devices if CARD in device})
+    if len(models) < 2:
+        return ""
+    return f"the GPUs are not alike ({', '.join(models)}): which of them embeds a cell may change its last bits"
 
 
 def versions() -> dict[str, str]:

@@ -141,9 +141,11 @@ class Run:
         return found
 
     def _noted(self, note: Note) -> None:
+        known = self.record.manifest.warnings
         self.record.note(note)
-        if note.sentence():
-            self._on_note(note.sentence())
+        for sentence in (note.sentence(), *self.record.manifest.warnings[len(known) :]):
+            if sentence:
+                self._on_note(sentence)
 
     def _tick(self, progress: Progress) -> None:
         self.record.save_if_due()

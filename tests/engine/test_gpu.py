@@ -298,7 +298,10 @@ def expected(archive: Path, two_cards: None, tmp_path_factory: pytest.TempPathFa
     assert code == 0, err
     used = {d for part in (output / "timings").iterdir() for d in pq.read_table(part)["device"].to_pylist()}
     assert used == {"cpu:0", "cpu:1"}
-    assert len(json.loads((output / "manifest.json").read_text())["devices"]) == 2
+    manifest = json.loads((output / "manifest.json").read_text())
+    assert len(manifest["devices"]) == 2 and manifest["kernels"] == ["numba"]
+    assert manifest["position_independent"] is True
+    assert not [warning for warning in manifest["warnings"] if "not alike" in warning]
     return embeddings(output)
 
 

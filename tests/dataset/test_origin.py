@@ -1,0 +1,57 @@
+"""What workers tell reaches the manifest: kernels, places in a batch, GPUs that are not alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mtembed import models
+from mtembed.config import RunConfig
+from mtembed.dataset.manifest import Manifest
+from mtembed.dataset.origin import begin, noted
+from mtembed.dataset.settings import resolve
+from mtembed.machine import Gpus
+from mtembed.messages import DecodedOnCpu, PrecisionUnknown, Unfused, Unpinned, WorkerReady
+from mtembed.types import Weights
+
+
+@pytest.fixture
+def manifest() -> Manifest:
+    spec = models.get("rcf")
+    config = RunConfig(("x",), model="rcf", device="cpu")
+    settings = resolve(config, spec, "S2L1C", Weights("random:1", "", None, 1), None, Gpus(()))
+    return begin(spec, settings, (1068, 1068))
+
+
+def ready(device: str, independent: bool | None) -> WorkerReady:
+    return WorkerReady(device, "nvrtc", {"torch": "2"}, independent)
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [([None], None), ([True, True], True), ([True, False], False), ([False, True], False)],
+)
+def test_one_gpu_that_looks_at_places_ends_the_promise(manifest: Manifest, told: list[Any], expected: Any) -> None:
+    for number, independent in enumerate(told):
+        manifest = noted(manifest, ready(f"NVIDIA L40S (card {number})", independent))
+    assert manifest.position_independent is expected
+    assert manifest.kernels == ("nvrtc",) and len(manifest.devices) == len(told) and not manifest.warnings
+
+
+def test_gpus_that_are_not_alike_are_warned_about_once(manifest: Manifest) -> None:
+    for number, name in enumerate(("NVIDIA L40S", "NVIDIA H100", "NVIDIA L40S")):
+        manifest = noted(manifest, ready(f"{name} (card {number})", True))
+    assert manifest.warnings == (
+        "the GPUs are not alike (NVIDIA H100, NVIDIA L40S): which of them embeds a cell may change its last bits",
+    )
+
+
+def test_events_are_kept_each_once(manifest: Manifest) -> None:
+    told = (Unpinned(0, "a"), Unfused(0, "b"), DecodedOnCpu(1, "c"), PrecisionUnknown("d"))
+    for note in (*told, *told):
+        manifest = noted(manifest, note)
+    assert manifest.notes.unpinned == ({"card": 0, "cause": "a"},)
+    assert manifest.notes.unfused == ({"card": 0, "cause": "b"},)
+    assert manifest.notes.decoded_on_cpu == ({"card": 1, "cause": "c"},)
+    assert manifest.notes.precision_unknown == ({"cause": "d"},)
