@@ -65,7 +65,10 @@ def sizes(plan: Plan, settings: Settings, weights: Weights) -> Sizes:
 def device_environment(job: DeviceJob) -> dict[str, str]:
     """Variables of a device worker: its threads, and the one GPU it shall see."""
     threads = {"OMP_NUM_THREADS": str(job.threads), "MKL_NUM_THREADS": str(job.threads)}
-    return threads if job.card is None else {**threads, **machine.gpu_environment(job.card)}
+    if job.card is None:
+        return threads
+    workspace = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # the same for every start (cuBLAS, results reproducibility)
+    return {**threads, **workspace, **machine.gpu_environment(job.card)}
 
 
 def _gpus(plan: Plan, settings: Settings) -> tuple[int, ...]:
