@@ -50,7 +50,9 @@ class PrecisionCheck:
         shape = (count, len(self.spec.bands_for(self.job.source)), self.job.size, self.job.size)
         out = torch.empty(shape, device=self.device)
         self.cutter(cells, fragments[:count], out)
-        golden = self.golden or self.spec.build(self.job.weights, self.job.source, self.job.size)
+        golden = self.golden
+        if golden is None:
+            golden = self.spec.build(self.job.weights, self.job.source, self.job.size)
         golden.to(self.device)
         exact = torch.cat([golden(out[first : first + AT_ONCE]).cpu() for first in range(0, count, AT_ONCE)])
         return self._note(relative_l2(vectors[:count], exact.numpy()))

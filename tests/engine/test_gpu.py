@@ -24,7 +24,7 @@ from mtembed.engine.gpu import IN_FLIGHT, GpuDevice
 from mtembed.engine.gpu_network import GpuNetwork
 from mtembed.engine.precision import relative_l2
 from mtembed.engine.streams import HostEvent, Streams
-from mtembed.messages import BatchHalved, DeviceJob, EmbedTask, Note, PrecisionCheck
+from mtembed.messages import BatchHalved, DeviceJob, EmbedTask, Note, PrecisionCheck, PrecisionUnknown, Unfused
 from mtembed.ring import Ring
 from mtembed.run.lanes import Lanes
 from tests.tools.commands import embeddings, run
@@ -191,6 +191,46 @@ def test_the_error_of_16_bit_is_measured_once() -> None:
     assert isinstance(check, PrecisionCheck) and check.precision == "bf16" and check.fragments == 6
     assert 0 < check.median_relative_l2 <= check.worst_relative_l2 < 0.05
     assert embed_all(device, ring, [fill(ring, 1, wanted)]) == []
+
+
+class Greedy(torch.nn.Module):
+    """A network for which there is no memory."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED\nmore lines")
+
+
+def test_an_error_of_16_bit_that_cannot_be_measured_costs_nothing() -> None:
+    wanted = job("ssl4eo-s1", "S1RTC", batch=6, precision="bf16")
+    ring = ring_for(wanted)
+    device = GpuDevice(wanted, ring, CPU)
+    assert device.check.golden is not None
+    device.check.golden = Greedy()
+    (note,) = embed_all(device, ring, [replace(fill(ring, 0, wanted), check=True)])
+    assert note == PrecisionUnknown("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
+    assert embed_all(device, ring, [fill(ring, 1, wanted)]) == [] and device.check.golden is None
+
+
+class Unsteady(GpuNetwork):
+    """Joined operators that do not run here, as on a card that cuDNN has no such code for."""
+
+    def embed(self, fragments: torch.Tensor) -> torch.Tensor:
+        if self.fused:
+            raise RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED\nmore lines")
+        return super().embed(fragments)
+
+
+def test_where_joined_operators_do_not_run_the_plain_network_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "GpuNetwork", Unsteady)
+    wanted = job("ssl4eo-s1", "S1RTC", batch=4, card=0)
+    ring = ring_for(wanted)
+    tasks = [fill(ring, i, wanted, 60, 60) for i in range(2)]
+    device = GpuDevice(wanted, ring, CPU)
+    assert device.ready[1:] == (Unfused(0, "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"),)
+    embed_all(device, ring, tasks)
+    found = [vectors(ring, task, wanted) for task in tasks]
+    for one, golden in zip(found, by_cpu(ring, wanted, tasks), strict=True):
+        assert relative_l2(one, golden).max() < 1e-5
 
 
 # -- memory -----------------------------------------------------------------------------------------------------
