@@ -400,12 +400,12 @@ def test_a_halved_batch_is_told_and_recorded(archive: Path, two_cards: None, tmp
     faults = [  # at the start, in the trial of places, with the first cells
         {"card": "0", "function": f"{network}.embed", "call": 1, "action": "device-memory"},
         {"card": "0", "function": f"{network}.embed", "call": 3, "action": "device-memory"},
-        {"card": "1", "function": f"{network}.embed_input", "call": 1, "action": "device-memory"},
+        {"card": "1", "function": f"{network}._in_steps", "call": 8, "action": "device-memory"},
     ]
     code, _, err = run(command(archive, tmp_path / "out"), [{"kind": "device", **fault} for fault in faults])
     assert code == 0, err
     halved = json.loads((tmp_path / "out/manifest.json").read_text())["notes"]["batch_halved"]
-    assert sorted((h["card"], h["from"], h["to"]) for h in halved) == [(0, 20, 10), (1, 20, 10)]
+    assert sorted((h["card"], h["from"], h["to"]) for h in halved) == [(0, 10, 5), (0, 20, 10), (1, 20, 10)]
     assert err.count("10 instead of 20 fragments") == 2
 
 
