@@ -121,14 +121,15 @@ def _problem(code: int, wkt: str) -> str:
     return "" if (abs(apart) <= SAME_PLACE_DEG).all() else f"the GeoTIFF's CRS has no EPSG code ({code} is near it)"
 
 
-def nodata_of(text: bytes, dtype: np.dtype[Any], bits: int) -> float | None:
-    """The number that GDAL reads in the nodata tag, where samples of ``bits``, that go into ``dtype``, can hold it."""
-    return _asked_nodata(text[:KEYS_LIMIT], dtype.str, bits)
+def nodata_of(text: bytes, dtype: np.dtype[Any], bits: int, sample_format: int) -> float | None:
+    """The number that GDAL reads in the nodata tag, where samples can hold it; these go into ``dtype``."""
+    return _asked_nodata(text[:KEYS_LIMIT], dtype.str, bits, sample_format)
 
 
 @functools.lru_cache(maxsize=_ANSWERS)
-def _asked_nodata(text: bytes, dtype: str, bits: int) -> float | None:
-    tags = {42113: (_ASCII, text), 258: (_SHORT, struct.pack("<H", bits))}
+def _asked_nodata(text: bytes, dtype: str, bits: int, sample_format: int) -> float | None:
+    kinds = {258: bits, 339: sample_format}
+    tags = {42113: (_ASCII, text)} | {tag: (_SHORT, struct.pack("<H", number)) for tag, number in kinds.items()}
     try:
         with _opened(_one_pixel(np.dtype(dtype), tags)) as dataset, np.errstate(over="ignore"):
             value = dataset.nodata

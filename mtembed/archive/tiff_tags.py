@@ -165,4 +165,4 @@ def nodata(directory: Directory, dtype: np.dtype[Any], bits: int) -> float | Non
         return value if dtype.kind == "f" or np.iinfo(dtype).min <= value <= np.iinfo(dtype).max else None
     from mtembed.archive import gdal
 
-    return gdal.nodata_of(text[: gdal.KEYS_LIMIT].tobytes(), dtype, bits)
+    return gdal.nodata_of(text[: gdal.KEYS_LIMIT].tobytes(), dtype, bits, directory.integer(339, 1))
