@@ -127,7 +127,10 @@ def _crs(directory: Directory) -> tuple[int | None, bool]:
     keys, text = directory.values(34735, (3,)), directory.values(34737, _TEXT)
     if keys is None or not keys.size:
         return None, False
-    plain = _utm_zone(_entries(keys), b"" if text is None else text[:_CITATIONS].tobytes())
+    entries = _entries(keys)
+    if any(tag not in (0, 34736, 34737) for _, tag, _, _ in entries):  # GDAL then reads what lies in memory
+        raise DecodeError("the GeoTIFF's GeoKeys have values in a place that is none of theirs")
+    plain = _utm_zone(entries, b"" if text is None else text[:_CITATIONS].tobytes())
     if plain:
         return plain
     from mtembed.archive import gdal

@@ -366,6 +366,7 @@ def test_the_crs_is_the_one_that_gdal_reads(keys: tuple[tuple[int, int, int, int
         ((PROJECTED, (2048, 0, 1, 4267), UTM), "no EPSG code"),  # another datum
         (((1024, 0, 1, 3), (2048, 0, 1, 4326)), "Geocentric"),
         ((PROJECTED, (3072, 0, 1, 5609)), "Vertical"),
+        ((PROJECTED, (3072, 34735, 1, 6)), "none of theirs"),
         (((1024, 0, 1, 2), (2048, 0, 1, 4979)), "3D"),
         ((PROJECTED, (3072, 0, 1, 32767), (3074, 0, 1, 16119)), "no EPSG code"),  # no datum
     ],
