@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from threading import Event, Lock
 from time import monotonic
 
 from mtembed import __version__
 from mtembed.dataset.atomic import read_json
 from mtembed.dataset.files import Name
 from mtembed.dataset.folder import output_problem
-from mtembed.dataset.prefetch import prefetched
 from mtembed.dataset.reader import EmbeddingDataset, open_dataset
 from mtembed.dataset.result import ResultFolder
 from mtembed.errors import OutputError, UsageError
@@ -27,6 +27,7 @@ from mtembed.maps.basis import CHANNELS, Basis, Colouring, Counts, Ranges, Scale
 from mtembed.maps.central import cell_of_key, central_rows
 from mtembed.maps.map import Panel, draw
 from mtembed.maps.moments import EXACT_ROWS, Accumulator, Moments
+from mtembed.maps.parallel import in_order
 from mtembed.maps.raster import CellColours, Integers, read_geotiff, write_geotiff
 from mtembed.maps.result import Fragments, PcaResult, PcaSettings
 
@@ -126,13 +127,14 @@ class _Work:
         self._write(scores, basis, colouring, central, expected)
 
     def _counting(self, what: str, done: int = 0) -> Callable[[int], None]:
-        """To be told of rows as they are read."""
-        total = self.dataset.rows
+        """To be told of rows as they are read, by any thread; no two tell ``tick`` at once."""
+        total, one_at_a_time = self.dataset.rows, Lock()
 
         def count(rows: int) -> None:
             nonlocal done
-            done += rows
-            self._tick(what, done, total)
+            with one_at_a_time:
+                done += rows
+                self._tick(what, done, total)
 
         self._tick(what, done, total)
         return count
@@ -142,19 +144,27 @@ class _Work:
         done, moments = self._earlier()
         files = self.dataset.files
         count = self._counting("adding up", sum(files[number].rows for number in self.order[:done]))
-        saved = monotonic()
-        for i in range(done, len(self.order)):
-            moments = moments.merged(self._moments(self.order[i], chosen[i], expected <= EXACT_ROWS, count))
-            if moments.scatter.nbytes <= SMALL_STATE or monotonic() - saved > SAVE_EVERY_S or i + 1 == len(self.order):
-                self._save(moments, i + 1)
+
+        def add_up(i: int, stopped: Event) -> Moments:
+            return self._moments(self.order[i], chosen[i], expected <= EXACT_ROWS, count, stopped)
+
+        saved, last = monotonic(), len(self.order)
+        for i, found in enumerate(in_order(add_up, range(done, last), together=last > 1), done + 1):
+            moments = moments.merged(found)
+            if moments.scatter.nbytes <= SMALL_STATE or monotonic() - saved > SAVE_EVERY_S or i == last:
+                self._save(moments, i)
                 saved = monotonic()
         return Basis.of(moments, self.settings.components, self.dataset.model)
 
-    def _moments(self, number: int, rows: Integers | None, exact: bool, count: Callable[[int], None]) -> Moments:
+    def _moments(
+        self, number: int, rows: Integers | None, exact: bool, count: Callable[[int], None], stopped: Event
+    ) -> Moments:
         """Of the chosen rows of a file."""
         found = Accumulator(self.dataset.dim, exact)
         if rows is None or len(rows):
-            for batch in prefetched(self.dataset.batches(files=[number])):
+            for batch in self.dataset.batches((), tables.batch_rows(self.dataset.dim), [number]):
+                if stopped.is_set():
+                    break
                 if batch.vectors is not None:
                     inside = tables.selected(rows, batch.first_row, batch.rows)
                     found.add(batch.vectors if rows is None else batch.vectors[inside])
@@ -181,11 +191,15 @@ class _Work:
         paths = [self.folder.work / f"scores-{i:05d}.parquet" for i in range(len(self.order))]
         files = self.dataset.files
         count = self._counting("projecting")
-        for number, rows, path in zip(self.order, chosen, paths, strict=True):
-            if path.exists():
-                count(files[number].rows)
+
+        def project(i: int, stopped: Event) -> None:
+            if paths[i].exists():
+                count(files[self.order[i]].rows)
             else:
-                tables.project(self.dataset, number, basis, rows, path, count)
+                tables.project(self.dataset, self.order[i], basis, chosen[i], paths[i], count, stopped)
+
+        for _ in in_order(project, range(len(paths)), together=len(paths) > 1):
+            pass
         return paths
 
     def _colouring(self, scores: Sequence[Path]) -> Colouring:

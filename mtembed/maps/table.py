@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
-from mtembed.dataset.prefetch import prefetched
 from mtembed.dataset.reader import EmbeddingDataset
 from mtembed.dataset.rows import geo_metadata
 from mtembed.maps.basis import CHANNELS, Basis, Colouring
@@ -23,6 +23,7 @@ from mtembed.maps.raster import Integers
 from mtembed.types import FloatArray
 
 GROUP_ROWS = 65_536
+BATCH_BYTES = 16 << 20
 EDGES = ("xmin", "ymin", "xmax", "ymax")
 CHANNEL_NAMES = ("red", "green", "blue")
 
@@ -38,10 +39,12 @@ def project(
     wanted: Integers | None,
     path: Path,
     tick: Callable[[int], None],
+    stopped: Event,
 ) -> None:
     """Write the scores of the finite rows of a file to ``path``: those ``wanted`` (ascending), or all (None).
 
-    Columns: row (in the file), unique_id, grid_cell, geometry, pc1..pck.  Appears complete or not at all.
+    Columns: row (in the file), unique_id, grid_cell, geometry, pc1..pck.  The file appears complete, or not at all
+    where ``stopped`` is set on the way.
     """
     kept = ("unique_id", "grid_cell", "geometry")
     present = [name for name in kept if name in dataset.columns]
@@ -50,7 +53,9 @@ def project(
     schema = pa.schema([*fields, *((name, pa.float32()) for name in names)])
     scratch = path.with_suffix(".tmp")
     with pq.ParquetWriter(scratch, schema, compression="zstd", compression_level=1) as writer:
-        for batch in prefetched(dataset.batches(present, files=[number])):
+        for batch in dataset.batches(present, batch_rows(dataset.dim), [number]):
+            if stopped.is_set():
+                return
             assert batch.vectors is not None
             inside = selected(wanted, batch.first_row, batch.rows)
             vectors = batch.vectors[inside]
@@ -64,6 +69,11 @@ def project(
                 writer.write_table(pa.Table.from_arrays(columns, schema=schema))
             tick(batch.rows)
     scratch.replace(path)
+
+
+def batch_rows(dim: int) -> int:
+    """Rows read at a time, where several files are read at once: some MB of vectors."""
+    return max(1, BATCH_BYTES // (4 * dim))
 
 
 def selected(wanted: Integers | None, first: int, rows: int) -> Integers:
