@@ -65,7 +65,7 @@ def write(folder: Path, rows: int, dim: int) -> None:
     """Parts of ``PART_ROWS`` rows."""
     random = np.random.default_rng(0)
     turn = np.linalg.qr(random.standard_normal((dim, dim)))[0].astype(np.float32)
-    scale = np.geomspace(3, 0.05, dim, dtype=np.float32)
+    scale = 3 / np.arange(1, dim + 1, dtype=np.float32) ** 0.7
     for number, first in enumerate(range(0, rows, PART_ROWS)):
         count = min(PART_ROWS, rows - first)
         vectors = (random.standard_normal((count, dim), np.float32) * scale) @ turn + 1.0
