@@ -57,8 +57,9 @@ def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def said(text: str, folder: Path) -> str:
-    """A text without what differs between two runs: folders, durations and rates."""
+    """A text without what differs between two runs: folders, times, durations, rates and progress."""
     text = text.replace(str(folder), "OUT").replace(str(ROOT), ".")
+    text = re.sub(r"(?m)^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ (\d+ of .*\n)?", "", text)  # the time, and lines of progress
     return re.sub(r"\d+(\.\d+)?(?= (s|ms|cells/s|min|h)\b)", "N", text)
 
 
