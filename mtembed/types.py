@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -225,7 +225,8 @@ class ShardFacts:
 
     ``warnings``, ``encodings`` and ``baselines`` count cells, ``offset_removed`` is the number of cells whose
     radiometric offset was taken off, ``part_bytes`` the size of the part's file.  Digests are of the two files as they
-    were written; empty where they are not known (a file cannot hold its own).
+    were written; empty where they are not known (a file cannot hold its own).  ``unread``: the shard as a whole could
+    not be read, which is the one failure that ``failed`` counts then.
     """
 
     shard: str
@@ -243,6 +244,7 @@ class ShardFacts:
     part_bytes: int
     part_sha256: str = ""
     timings_sha256: str = ""
+    unread: bool = False
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -269,16 +271,20 @@ class Roofline:
     best: float
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class RunSummary:
-    """What ``mtembed.embed`` returns."""
+    """What ``mtembed.embed`` returns.
+
+    ``failed`` is the number of lines in the list of failures: cells, and ``failed_shards`` whole shards that could not
+    be read.  ``new_cells`` were embedded by this start, the other counts are of the dataset.  ``failures`` is the
+    list's name in the ``output`` folder.
+    """
 
     output: str
     model: str
     source: str
     cells: int = 0
     failed: int = 0
-    skipped: int = 0
     embeddings: int = 0
     seconds: float = 0.0
     exit_code: int = 0
@@ -286,4 +292,4 @@ class RunSummary:
     new_cells: int = 0
     limiting_stage: str = ""
     failures: str = "failures.jsonl"
-    notes: list[str] = field(default_factory=list)
+    failed_shards: int = 0

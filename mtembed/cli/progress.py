@@ -13,6 +13,7 @@ from mtembed.types import RunSummary
 
 SUMMARY = (
     "output", "model", "source", "cells", "failed", "embeddings", "new_cells", "seconds", "exit_code", "message",
+    "failed_shards",
 )  # fmt: skip
 
 
@@ -95,9 +96,11 @@ def summary(result: RunSummary) -> Iterator[str]:
         now = f", {result.new_cells:,} of them now in {duration(result.seconds)}{rate}" if result.new_cells else ""
         yield f"{result.output}: {parts}{now}"
     if result.failed:
-        failed, them = ("failed and is", "it") if result.failed == 1 else ("failed and are", "them")
-        listed = f"{result.output}/{result.failures}"
-        yield f"{counted(result.failed)} {failed} listed in {listed}; --retry-failed tries {them} again"
+        cells, shards = result.failed - result.failed_shards, result.failed_shards
+        failed = [f"{counted(cells)} failed"] if cells else []
+        failed += [f"{plural(shards, 'shard')} could not be read"] if shards else []
+        them = "it" if result.failed == 1 else "them"
+        yield f"{' and '.join(failed)}: see {result.output}/{result.failures}; --retry-failed tries {them} again"
 
 
 def summary_facts(result: RunSummary) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class Notes:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Sums over the shards' facts."""
+    """Sums over the shards' facts; ``failed_shards`` of the ``failed`` are shards that could not be read."""
 
     shards: int
     cells: int
@@ -89,6 +89,7 @@ class Totals:
     warnings: Mapping[str, int]
     encodings: Mapping[str, int]
     baselines: Mapping[str, int]
+    failed_shards: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +182,7 @@ def totals(shards: Mapping[str, ShardFacts]) -> Totals:
         warnings=_added(facts.warnings for facts in every),
         encodings=_added(facts.encodings for facts in every),
         baselines=_added(facts.baselines for facts in every),
+        failed_shards=sum(facts.unread for facts in every),
     )
 
 

@@ -186,6 +186,7 @@ class OpenPart:
             offset_removed=removed,
             part_bytes=part.stat().st_size,
             part_sha256=sha256_of(part),
+            unread=any(timing.row_group is None for timing in timings),
         )
 
 

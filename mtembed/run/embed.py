@@ -177,6 +177,7 @@ class Run:
             new_cells=progress.done,
             limiting_stage=progress.limiting,
             failures=self.plan.dataset.failures_path.name,
+            failed_shards=sums.failed_shards,
         )
 
 

@@ -176,7 +176,7 @@ def test_the_end_names_cells_rate_and_failures(capsys: pytest.CaptureFixture[str
         assert words in said
     PlainView().end(RunSummary("out", "rcf", "S2L1C", cells=1, failed=1, embeddings=25))
     said = capsys.readouterr().err
-    assert "25 embeddings of 1 cell\n" in said and "1 cell failed and is listed" in said
+    assert "25 embeddings of 1 cell\n" in said and "1 cell failed: see out/failures.jsonl" in said
 
 
 def test_an_interrupted_run_tells_parts_and_cells_apart(capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,7 +188,7 @@ def test_an_interrupted_run_tells_parts_and_cells_apart(capsys: pytest.CaptureFi
 
 def test_the_list_of_failures_has_its_own_name_in_a_shared_run(capsys: pytest.CaptureFixture[str]) -> None:
     PlainView().end(RunSummary("out", "rcf", "S2L1C", cells=1, failed=2, failures="failures-0-of-2.jsonl"))
-    assert "listed in out/failures-0-of-2.jsonl" in capsys.readouterr().err
+    assert "see out/failures-0-of-2.jsonl" in capsys.readouterr().err
 
 
 def test_nothing_printed_moves_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -263,3 +263,10 @@ def test_utilisation_is_the_share_of_time_with_work_at_hand() -> None:
     assert progress.devices == pytest.approx({"device-0": 0.99, "device-1": 0.51, "device-2": 0.0}, abs=0.02)
     assert progress.busy == pytest.approx({"device": 0.5, "write": 0.04}, abs=0.02)
     assert progress.limiting == "device"
+
+
+def test_shards_that_could_not_be_read_are_counted_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    PlainView().end(RunSummary("out", "rcf", "S2L1C", cells=237, failed=3, failed_shards=2))
+    assert "1 cell failed and 2 shards could not be read: see out/failures.jsonl" in capsys.readouterr().err
+    PlainView().end(RunSummary("out", "rcf", "S2L1C", failed=1, failed_shards=1))
+    assert "Z 1 shard could not be read: see out/failures.jsonl; --retry-failed tries it" in capsys.readouterr().err

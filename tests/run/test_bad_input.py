@@ -81,7 +81,8 @@ def test_shards_that_cannot_be_opened_are_one_line_each(tmp_path: Path) -> None:
     make_shard(folder / "part_6.parquet", 4, "S1RTC", rows_per_group=2)
     (folder / "part_7.parquet").symlink_to(tmp_path / "gone.parquet")
     result = embed(tmp_path, output=str(tmp_path / "out"), **OPTIONS)
-    assert (result.exit_code, result.cells, result.failed) == (3, 1, 6)
+    assert (result.exit_code, result.cells, result.failed, result.failed_shards) == (3, 1, 6, 6)
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["totals"]["failed_shards"] == 6
     lines = [json.loads(line) for line in (tmp_path / "out/failures.jsonl").read_text().splitlines()]
     assert {line["shard"] for line in lines} == {f"part_{i}.parquet" for i in (1, 2, 3, 4, 6, 7)}
     assert all(line["row_group"] is None and line["stage"] == "read" and line["error"] for line in lines)
