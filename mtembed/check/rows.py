@@ -90,6 +90,7 @@ class Group:
         return np.asarray(self.cell[1:] == self.cell[:-1])
 
 
+@np.errstate(invalid="ignore", over="ignore")  # values may be anything; what is not a number is named
 def check_rows(group: Group, known: Mapping[int, tuple[str, str]]) -> Extent | None:
     """Check one row group of the right schema and with at least one row; None where its geometry cannot be read.
 
@@ -274,8 +275,7 @@ def _off_grid(group: Group, boxes: Doubles) -> Mask:
 
 def _away(values: Doubles, wanted: Doubles, tolerance: float) -> Mask:
     """Rows that differ by more than ``tolerance`` anywhere, or are not numbers."""
-    with np.errstate(invalid="ignore"):
-        near = abs(values - wanted) <= tolerance
+    near = abs(values - wanted) <= tolerance
     return np.asarray(~near.all(axis=tuple(range(1, near.ndim))))
 
 
@@ -320,8 +320,7 @@ def _check_geometry(group: Group, geometry: npt.NDArray[Any], rings: Doubles) ->
     group.found.rows("geometry", _clockwise(geometry), "geometry has a ring that is not counter-clockwise")
     stored = np.column_stack([group.column("centre_lon"), group.column("centre_lat")])
     step = np.spacing(abs(centres).astype(np.float32)).astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        apart = abs((stored - centres + 180) % 360 - 180)  # 180 and -180 are one meridian
+    apart = abs((stored - centres + 180) % 360 - 180)  # 180 and -180 are one meridian
     group.found.rows("centre", ~away & ~(apart <= step).all(axis=1), "centre_lat/centre_lon is not geometry's centroid")
 
 

@@ -179,6 +179,11 @@ def utm_triangle(root: Path) -> None:
     rewrite(root, lambda table: put(table, "utm_footprint", {7: "POLYGON ((0 0, 1 0, 1 1, 0 0))"}))
 
 
+def utm_not_a_number(root: Path) -> None:
+    nowhere = "POLYGON ((nan nan, 1 1, 2 2, 1 2, nan nan))"
+    rewrite(root, lambda table: put(table, "utm_footprint", {7: nowhere}))
+
+
 def row_dropped(root: Path) -> None:
     rewrite(root, lambda table: table.slice(1))
 
@@ -281,6 +286,7 @@ DAMAGES: list[tuple[Callable[[Path], None], set[str], str]] = [
     (edit("bbox", {2: dict.fromkeys(("xmin", "ymin", "xmax", "ymax"), 1.0)}), {"bbox"}, "row 2 (row group 0): bbox is"),
     (edit("centre_lat", {5: -69.0}), {"centre"}, "row 5 (row group 0): centre_lat/centre_lon is not"),
     (utm_moved, {"utm_footprint", "geometry"}, "row 7 (row group 0): utm_footprint is not at pixel_bbox"),
+    (utm_not_a_number, {"utm_footprint"}, "row 7 (row group 0): utm_footprint is not the WKT of a box"),
     (utm_triangle, {"utm_footprint"}, "row 7 (row group 0): utm_footprint is not the WKT of a box"),
     (edit("utm_crs", dict.fromkeys(range(27), "EPSG:1")), {"utm_crs"}, "utm_crs 'EPSG:1' is not a known code"),
     (edit("utm_crs", dict.fromkeys(range(27), "EPSG:32718")), {"geometry"}, "geometry is not utm_footprint"),
