@@ -60,8 +60,10 @@ def main() -> None:
     tell(cells_per_s_by_batch=by_batch(wanted, per_cell, seconds))
 
 
-def rounded(*values: float) -> float:
-    return float(f"{statistics.median(values):.5g}")
+def rounded(*values: float) -> float | None:
+    """The median to five digits; None where there is none."""
+    value = statistics.median(values)
+    return float(f"{value:.5g}") if np.isfinite(value) else None
 
 
 def synchronize() -> None:
@@ -89,12 +91,12 @@ def per_second(fed: Fed, seconds: float) -> float:
         return network.batch / repeated(network.embed_input, seconds, at_once=20 if streams.cuda else 1)
 
 
-def stages(fed: Fed) -> dict[str, float]:
+def stages(fed: Fed) -> dict[str, float | None]:
     """Medians, milliseconds per cell."""
     return {name: rounded(*(getattr(one, name) for one in fed.timings)) for name in DEVICE_STAGES}
 
 
-def upload(fed: Fed) -> float:
+def upload(fed: Fed) -> float | None:
     """GB/s of copies of a slot to the device while nothing else runs."""
     view = torch.from_numpy(fed.ring.slot(0).view)
     target = torch.empty_like(view, device=device_of())
@@ -127,7 +129,7 @@ def profile(fed: Fed, seconds: float) -> dict[str, Any]:
     return {"copy_s": copies, "compute_idle_share": rounded(1 - busy / whole) if whole else None}
 
 
-def arithmetic(fed: Fed, fragments_per_s: float) -> dict[str, float]:
+def arithmetic(fed: Fed, fragments_per_s: float) -> dict[str, float | None]:
     """TFLOP/s of the network (two for a multiply and add) beside a large matrix product in the same type."""
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -163,7 +165,7 @@ def kernels(fed: Fed, per_cell: int, seconds: float) -> dict[str, Any]:
     return found
 
 
-def unfused(fed: Fed, seconds: float, per_cell: int) -> float:
+def unfused(fed: Fed, seconds: float, per_cell: int) -> float | None:
     """Cells per second of the network as torch has it."""
     spec, job, network = models.get(fed.job.model), fed.job, fed.gpu.network
     plain = spec.build(job.weights, job.source, job.size)
@@ -172,7 +174,7 @@ def unfused(fed: Fed, seconds: float, per_cell: int) -> float:
     return rounded(network.batch / repeated(lambda: plain(x), seconds, at_once=2) / per_cell)
 
 
-def stem(fed: Fed, seconds: float) -> dict[str, float]:
+def stem(fed: Fed, seconds: float) -> dict[str, float | None]:
     """Milliseconds of the first convolution on a batch, with as many channels as there are bands, and with more."""
     spec, job, network = models.get(fed.job.model), fed.job, fed.gpu.network
     first = stem_of(optimise(spec.build(job.weights, job.source, job.size), TORCH_DTYPE[job.precision], True))
@@ -191,7 +193,7 @@ def stem(fed: Fed, seconds: float) -> dict[str, float]:
     return found
 
 
-def by_batch(wanted: DeviceJob, per_cell: int, seconds: float) -> dict[str, float]:
+def by_batch(wanted: DeviceJob, per_cell: int, seconds: float) -> dict[str, float | None]:
     """Cells per second of the network alone, by fragments per forward."""
     found = {}
     for batch in BATCHES if device_of().type == "cuda" else (wanted.batch,):
