@@ -149,7 +149,7 @@ def kernels(fed: Fed, per_cell: int, seconds: float) -> dict[str, Any]:
     spec, job, network = models.get(fed.job.model), fed.job, fed.gpu.network
     rule, bands = spec.normalisation_for(job.source), len(spec.bands_for(job.source))
     trial = Trial.of(rule, bands, SOURCES[job.source].dtype, job.precision, device_of())
-    batch = fed.gpu.free[0]
+    batch = fed.gpu.free[-1]  # the one used last: its tables name real fragments
     found: dict[str, Any] = {}
     for name in GPU_BACKENDS if device_of().type == "cuda" else ("numba",):
         try:
