@@ -243,9 +243,9 @@ def _failures(manifest: Manifest, failures: Mapping[str, list[dict[str, Any]]]) 
 
 
 def _check_inputs_done(inputs: Mapping[str, Path], manifests: Sequence[Manifest], findings: Findings) -> None:
-    """Every shard that was named has a part (with a limit on cells the later ones have none)."""
+    """Every shard that was named has a part, where all cells are wanted: a selection may have none in it."""
     known = {facts["shard"] for manifest in manifests for facts in manifest.shards.values()}
-    if manifests and manifests[0].settings["limit"] is None:
+    if manifests and manifests[0].everything:
         for name in sorted(inputs.keys() - known):
             findings.add("missing", name, f"this shard has no part in the dataset: {AGAIN}")
 

@@ -143,7 +143,8 @@ class Dataset:
             with contextlib.suppress(OSError):
                 self._sweep()
                 self.lock_path.unlink()
-                for folder in (self.work, *(self.root / name for name in FOLDERS), *reversed(made)):
+                parts = () if self.manifests() else tuple(self.root / name for name in FOLDERS)
+                for folder in (self.work, *parts, *reversed(made)):
                     with contextlib.suppress(OSError):
                         folder.rmdir()  # only where nothing is left in it
             os.close(self._lock_fd)

@@ -9,13 +9,10 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mtembed.archive.listing import list_shard
-from mtembed.archive.metadata import MetadataIndex, find_metadata
 from mtembed.dataset.journal import read_journal
 from mtembed.dataset.ours import require_ours
 from mtembed.dataset.part import read_facts
@@ -24,22 +21,20 @@ from mtembed.errors import MtembedError
 from mtembed.geo.fragments import FragmentGrid
 from mtembed.models import weights
 from mtembed.run.gpus import usable_gpus
+from mtembed.run.listings import Tick, listings
 from mtembed.run.plan import Plan
 from mtembed.run.selected import names_missing, require_selected
 from mtembed.run.sizes import Sizes, sizes
 from mtembed.run.trial import seconds_per_cell
 from mtembed.text import duration, plural, printable, size
-from mtembed.types import ShardListing, Weights
+from mtembed.types import Weights
 
-OPENERS = 8  # threads; opening a shard waits for the disk or the network
-CHUNK = 64  # shards opened ahead of what --limit turns out to need
 ROW_BYTES = 300  # of a row beside its vector, before compression: identifiers, footprint in two forms, box
 PART_BYTES = 16_384  # of a part beside its rows: footers, and the fixed part of the timings
 TIMING_BYTES = 300  # of a cell in the timings
 PARTS_OPEN = 8  # parts the pipeline has open at most, each with a journal of its vectors
 LISTED = 10
 
-Tick = Callable[[int, int], None]
 Trial = Callable[[Plan, Settings, Sizes], float]
 
 
@@ -176,7 +171,7 @@ def _count(plan: Plan, tick: Tick) -> _Counted:
     """Open and count.  Raises UsageError where no cell is selected."""
     finished, found, selected = _finished(plan), _Counted(), 0
     limit, mine = plan.config.limit, set(plan.mine)
-    for index, opened in _opened(plan, finished, tick):
+    for index, opened in listings(plan, finished, tick):
         cells = finished[index][0] if opened is None else len(opened.cells)
         if limit is not None:
             cells = max(0, min(cells, limit - selected))
@@ -214,43 +209,6 @@ def _finished(plan: Plan) -> dict[int, tuple[int, int]]:
 
 def _journalled(plan: Plan, index: int) -> int:
     return len(read_journal(plan.dataset.journal(printable(plan.shards[index].stem)))) if plan.earlier else 0
-
-
-def _opened(plan: Plan, finished: dict[int, Any], tick: Tick) -> Iterator[tuple[int, ShardListing | None]]:
-    """In order, every shard that counts: opened, or None where it has a part already."""
-    every = plan.config.limit is not None  # --limit counts the cells of all processes
-    wanted = list(range(len(plan.shards))) if every else plan.mine
-    bands = plan.spec.bands_for(plan.source)
-    indexes = _metadata(plan)
-
-    def opened(index: int) -> tuple[int, ShardListing | None]:
-        if index in finished:
-            return index, None
-        path = plan.shards[index]
-        return index, list_shard(index, path, bands, indexes[_metadata_of(plan, path)], plan.selection)
-
-    with ThreadPoolExecutor(OPENERS) as pool:
-        for first in range(0, len(wanted), CHUNK):
-            for at, found in enumerate(pool.map(opened, wanted[first : first + CHUNK]), first + 1):
-                tick(at, len(wanted))
-                yield found
-
-
-def _metadata_of(plan: Plan, path: Path) -> Path | None:
-    if plan.selection.everything:
-        return None  # which cells are wanted does not depend on it
-    return Path(plan.config.metadata) if plan.config.metadata else find_metadata(path)
-
-
-def _metadata(plan: Plan) -> dict[Path | None, MetadataIndex]:
-    """One index for each metadata file, built before threads share it."""
-    indexes: dict[Path | None, MetadataIndex] = {}
-    for path in plan.shards:
-        name = _metadata_of(plan, path)
-        if name not in indexes:
-            indexes[name] = MetadataIndex(name)
-            indexes[name].of_shard(path.name)
-    return indexes
 
 
 # -- time -----------------------------------------------------------------------------------------------------------

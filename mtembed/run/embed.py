@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
@@ -25,14 +26,16 @@ from mtembed.run.gpus import told, usable_gpus
 from mtembed.run.pipeline import Pipeline, Work
 from mtembed.run.plan import Plan, plan, seen_again
 from mtembed.run.progress import Progress
-from mtembed.run.resume import Remaining, beginning, remaining
+from mtembed.run.resume import Remaining, beginning, remaining, without
 from mtembed.run.roofline import measure
+from mtembed.run.selected import chosen
 from mtembed.run.sizes import Sizes, sizes
 from mtembed.types import Roofline, RunSummary, Weights
 
 Tick = Callable[[Progress], None]
 TELL_EVERY_S = 0.5
 NOTHING_TO_DO = "nothing to do: every cell that was asked for is there already"
+NOTHING_SELECTED = "nothing to do: no cell is selected in the shards of this process"
 INTERRUPTED = "interrupted; run the same command again to go on"
 
 
@@ -78,9 +81,11 @@ class Run:
         gpus = usable_gpus(plan.config, plan.made_with)
         settings = resolve(plan.config, plan.spec, plan.source, weights, plan.made_with, gpus)
         layout = sizes(plan, settings, weights)
+        choice = chosen(plan)
+        plan = dataclasses.replace(plan, warnings=(*plan.warnings, *choice.warnings))
         if plan.config.fresh:
             clear(plan.dataset)
-        left = remaining(plan, settings, self._remake)
+        left = without(remaining(plan, settings, self._remake), choice.empty)
         for stem in left.damaged:
             self._on_note(f"the part {stem} is not as it was written: it is made again")
             plan.dataset.discard(stem)
@@ -160,6 +165,11 @@ class Run:
                 worked=pipeline is not None and pipeline.progress.done > 0,
             )
 
+    def _idle(self) -> str:
+        """Why there was nothing to do."""
+        nothing = not self.plan.selection.everything and not self.record.manifest.shards
+        return NOTHING_SELECTED if nothing else NOTHING_TO_DO
+
     def _summary(self, seconds: float) -> RunSummary:
         sums, pipeline = self.record.manifest.totals, self._pipeline
         progress = pipeline.progress if pipeline else Progress()
@@ -173,7 +183,7 @@ class Run:
             embeddings=sums.embeddings,
             seconds=seconds,
             exit_code=130 if interrupted else 3 if sums.failed else 0,
-            message=NOTHING_TO_DO if pipeline is None else INTERRUPTED if interrupted else "",
+            message=self._idle() if pipeline is None else INTERRUPTED if interrupted else "",
             new_cells=progress.done,
             limiting_stage=progress.limiting,
             failures=self.plan.dataset.failures_path.name,

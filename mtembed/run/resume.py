@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mtembed.archive.shards import fingerprint
@@ -83,6 +83,15 @@ def _damaged(plan: Plan, stem: str, facts: ShardFacts) -> bool:
         return bool(again) and sha256_of(part) != facts.part_sha256
     except OSError:
         return True
+
+
+def without(left: Remaining, empty: Collection[int]) -> Remaining:
+    """What remains when shards in which no cell is selected are left out."""
+    return replace(
+        left,
+        done={**dict.fromkeys(empty, 0), **left.done},
+        shards=tuple(index for index in left.shards if index not in empty),
+    )
 
 
 def _check_settings(plan: Plan, settings: Settings) -> None:

@@ -1,11 +1,54 @@
-"""What is said of a selection that matches nothing, or less than was named."""
+"""Which shards hold a selected cell; what is said of a selection that matches nothing, or less than was named."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
+from mtembed.dataset.part import read_timings
 from mtembed.errors import UsageError
+from mtembed.run.listings import listings
 from mtembed.run.plan import Plan
+from mtembed.text import printable
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """``empty`` are shards that hold no selected cell, by index: they get no part.  ``warnings``: names in no shard."""
+
+    empty: frozenset[int] = frozenset()
+    warnings: tuple[str, ...] = ()
+
+
+def chosen(plan: Plan) -> Chosen:
+    """Open the shards that have no part, where cells are selected; only reads.  Raises UsageError where none is."""
+    if plan.selection.everything:
+        return Chosen()
+    stems = [printable(path.stem) for path in plan.shards]
+    present = set() if plan.config.fresh else plan.dataset.done_stems()
+    finished = {index for index, stem in enumerate(stems) if stem in present}
+    names = set(_names_of(plan, [stems[index] for index in plan.mine if index in finished]))
+    empty, cells, some, limit = set(), 0, bool(finished), plan.config.limit
+    for index, listing in listings(plan, finished):
+        if listing is None:
+            continue
+        names |= listing.named
+        cells += len(listing.cells)
+        some |= bool(listing.cells or listing.error)
+        if not listing.cells and not listing.error:
+            empty.add(index)
+        if limit is not None and cells >= limit:
+            return Chosen(frozenset(empty))  # the shards after it were not looked at
+    if not some:
+        require_selected(plan)
+    return Chosen(frozenset(empty), names_missing(plan, names))
+
+
+def _names_of(plan: Plan, stems: Collection[str]) -> list[str]:
+    """Names of the cells in finished parts, where names were asked for."""
+    if plan.selection.cells is None:
+        return []
+    return [timing.grid_cell for stem in stems for timing in read_timings(plan.dataset.timings(stem))[0].values()]
 
 
 def require_selected(plan: Plan) -> None:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -304,3 +305,49 @@ def test_the_error_of_16_bit_is_measured_whoever_embeds_the_first_cell(tmp_path:
     assert (tmp_path / "once").exists()
     check = json.loads((tmp_path / "out/manifest.json").read_text())["notes"]["precision_check"]
     assert check["precision"] == "bf16" and 0 < check["median_relative_l2"] < 0.05
+
+
+# -- selections that match less than everything -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fresh", [(), ("--fresh",)])
+def test_a_selection_without_a_cell_is_exit_2_and_writes_nothing(
+    archive: Path, finished: Path, tmp_path: Path, fresh: tuple[str, ...]
+) -> None:
+    command = ["--model", "rcf", "--fragment-size", "32", "--bbox", "-50,-80,10,-79", *fresh, str(archive)]
+    code, _, err = run([*command, "--output", str(tmp_path / "out")])
+    assert code == 2 and "no cell lies in -50,-80,10,-79 (W,S,E,N): is it lat/lon swapped?" in err
+    assert not (tmp_path / "out").exists()
+    if fresh:
+        shutil.copytree(finished, tmp_path / "out")
+        before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+        assert run([*command, "--output", str(tmp_path / "out")])[0] == 2
+        assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+
+
+def test_only_shards_that_hold_a_selected_cell_get_a_part(tmp_path: Path) -> None:
+    for number in range(3):
+        cells = [replace(default_cells(1, 48)[0], grid_cell=f"{number + 1}U_1R")]
+        make_shard(tmp_path / f"images/part_{number}.parquet", cells, "S1RTC")
+    (tmp_path / "cells.txt").write_text("2U_1R\n7U_7R\n")
+    plain = [
+        "--model",
+        "rcf",
+        "--fragment-size",
+        "32",
+        "--cells",
+        str(tmp_path / "cells.txt"),
+        str(tmp_path / "images"),
+    ]
+    command = [*plain, "--output", str(tmp_path / "out")]
+    code, _, err = run(command)
+    assert code == 0 and "1 of 2 names of --cells is in no shard" in err, err
+    assert list(embeddings(tmp_path / "out")) == ["part_1.parquet"]
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["complete"]
+    code, _, err = run(command)
+    assert code == 0 and "nothing to do: every cell that was asked for is there already" in err
+    assert run(["verify", str(tmp_path / "out"), "--shards", str(tmp_path / "images")])[0] == 0
+    shared = [*plain, "--shard-count", "2", "--shard-index", "0", "--output", str(tmp_path / "shared")]
+    code, _, err = run(shared)
+    assert code == 0 and "no cell is selected in the shards of this process" in err
+    assert not embeddings(tmp_path / "shared")
