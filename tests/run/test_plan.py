@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mtembed.dataset.settings import resolve
 from mtembed.errors import MtembedError, OutputError, SettingsError, UsageError, WorkerError
 from mtembed.models import weights
 from mtembed.run.dryrun import Estimate, estimate
@@ -22,7 +21,7 @@ from mtembed.run.plan import Plan, plan
 from mtembed.run.process import Worker
 from mtembed.run.resume import Remaining, remaining
 from mtembed.run.sizes import sizes
-from tests.tools.finished import config, finished
+from tests.tools.finished import config, finished, settings_of
 from tests.tools.shards import make_shard, write_metadata
 
 
@@ -35,8 +34,7 @@ def no_worker(kind: str, name: str, job: object, inherited: Sequence[int] = (), 
 
 
 def left(found: Plan) -> Remaining:
-    made = resolve(found.config, found.spec, found.source, weights.resolve(found.spec, None), found.made_with)
-    return remaining(found, made)
+    return remaining(found, settings_of(found))
 
 
 @pytest.fixture
@@ -158,16 +156,19 @@ def test_a_part_that_no_manifest_lists_yet_tells_its_own_facts(tmp_path: Path) -
     content = plan(config(tmp_path))
     assert content.earlier is not None
     unlisted = dataclasses.replace(content, earlier=dataclasses.replace(content.earlier, shards={}))
-    assert left(unlisted).kept == whole.shards
+    kept = {stem: dataclasses.replace(facts, timings_sha256="") for stem, facts in left(unlisted).kept.items()}
+    assert kept == whole.shards
 
 
-def test_damaged_timings_of_such_a_part_are_one_sentence(tmp_path: Path) -> None:
+def test_a_part_that_is_not_as_it_was_written_is_made_again(tmp_path: Path) -> None:
     finished(tmp_path)
     (tmp_path / "out/timings/part_0.parquet").write_bytes(b"PAR1")
+    (tmp_path / "out/embeddings/part_1.parquet").write_bytes(b"shorter")
     found = plan(config(tmp_path))
     assert found.earlier is not None
-    with pytest.raises(OutputError, match=r"timings/part_0\.parquet cannot be read"):
-        left(dataclasses.replace(found, earlier=dataclasses.replace(found.earlier, shards={})))
+    unlisted = {"part_1": found.earlier.shards["part_1"]}
+    again = left(dataclasses.replace(found, earlier=dataclasses.replace(found.earlier, shards=unlisted)))
+    assert (again.damaged, again.shards) == (("part_0", "part_1"), (0, 1))
 
 
 def test_a_shard_that_is_gone_or_changed_is_named_and_not_the_folder(tmp_path: Path) -> None:
@@ -212,8 +213,7 @@ def test_a_start_with_nothing_left_to_do_starts_no_worker(tmp_path: Path) -> Non
 
 def test_sizes_hold_together(folder: Path) -> None:
     found = plan(config(folder, slots=7, workers=3))
-    made = resolve(found.config, found.spec, found.source, weights.resolve(found.spec, None), None)
-    layout = sizes(found, made, weights.resolve(found.spec, None))
+    layout = sizes(found, settings_of(found), weights.resolve(found.spec, None))
     assert (layout.lanes, layout.ring.slots, layout.crews.decode, layout.on_gpu) == (1, 7, 3, False)
     assert len(layout.device_jobs) == layout.lanes and layout.device_jobs[0].size == 32
     assert layout.ring.plane_bytes >= 2 * 64 * 64 * 4 and layout.ring.vector_bytes >= 9 * 512 * 4
@@ -222,8 +222,7 @@ def test_sizes_hold_together(folder: Path) -> None:
 def test_one_lane_for_each_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MTEMBED_CPU_CARDS", "3")
     found = plan(config(folder, device="cuda"))
-    made = resolve(found.config, found.spec, found.source, weights.resolve(found.spec, None), None)
-    layout = sizes(found, made, weights.resolve(found.spec, None))
+    layout = sizes(found, settings_of(found), weights.resolve(found.spec, None))
     assert layout.on_gpu and layout.lanes == layout.crews.device == 3
     assert [job.lane for job in layout.device_jobs] == [0, 1, 2] and layout.credit > 2
 

@@ -14,20 +14,29 @@ from mtembed.archive.shards import fingerprint
 from mtembed.config import RunConfig
 from mtembed.dataset.manifest import Manifest
 from mtembed.dataset.part import timing_table
-from mtembed.dataset.settings import resolve
+from mtembed.dataset.settings import Settings, resolve
 from mtembed.models import weights
-from mtembed.run.plan import plan
+from mtembed.run.gpus import usable_gpus
+from mtembed.run.plan import Plan, plan
 from mtembed.types import CellTiming
 from tests.tools.manifests import facts, manifest
 from tests.tools.shards import make_shard
 
 ROWS = 2
+PART = b"a part"
 
 
 def config(folder: Path, **options: Any) -> RunConfig:
     """Of the run that made the dataset in ``folder``."""
     plain: dict[str, Any] = {"model": "rcf", "fragment_size": 32, "output": str(folder / "out")}
     return RunConfig((str(folder / "images"),), **{**plain, **options})
+
+
+def settings_of(found: Plan) -> Settings:
+    """What a run with this plan settles on."""
+    gpus = usable_gpus(found.config, found.made_with)
+    seed = weights.resolve(found.spec, None)
+    return resolve(found.config, found.spec, found.source, seed, found.made_with, gpus)
 
 
 def finished(folder: Path, shards: int = 2) -> Manifest:
@@ -37,14 +46,23 @@ def finished(folder: Path, shards: int = 2) -> Manifest:
         stem = f"part_{number}"
         path = make_shard(folder / "images" / f"{stem}.parquet", ROWS, "S1RTC", side=64).path
         mark = dataclasses.asdict(fingerprint(path, ROWS))
-        parts.append(facts(stem, **mark, cells=ROWS, embeddings=ROWS * 9, encodings={"none": ROWS}, baselines={}))
+        parts.append(
+            facts(
+                stem,
+                **mark,
+                cells=ROWS,
+                embeddings=ROWS * 9,
+                part_bytes=len(PART),
+                encodings={"none": ROWS},
+                baselines={},
+            )
+        )
         for name in ("embeddings", "timings"):
             (folder / "out" / name).mkdir(parents=True, exist_ok=True)
-        (folder / "out/embeddings" / f"{stem}.parquet").write_bytes(b"a part")
+        (folder / "out/embeddings" / f"{stem}.parquet").write_bytes(PART)
         timings = [CellTiming(path.name, row, grid_cell=f"{row}U_1R") for row in range(ROWS)]
         pq.write_table(timing_table(timings, parts[-1]), folder / "out/timings" / f"{stem}.parquet")
-    found = plan(config(folder))
-    made = resolve(found.config, found.spec, found.source, weights.resolve(found.spec, None), None)
+    made = settings_of(plan(config(folder)))
     whole = manifest(*parts, made=made, input=tuple(one.shard for one in parts))
     (folder / "out/manifest.json").write_text(json.dumps(whole.as_json()))
     for name in ("README.md", "failures.jsonl"):
