@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import json
@@ -15,6 +16,7 @@ import pytest
 
 from mtembed import models
 from mtembed.cli import app
+from mtembed.cli.demo import SAMPLE
 from mtembed.config import RunConfig
 from mtembed.dataset.settings import Settings
 from mtembed.errors import SettingsError, UsageError, WorkerError
@@ -105,9 +107,10 @@ def test_usage_errors_are_one_sentence_with_the_subject(call: Any, arguments: tu
 
 @pytest.mark.parametrize("extra", [("--cells", "none.txt"), ("--metadata", "none.parquet"), ("--weights", "none.pth")])
 def test_named_inputs_must_exist(call: Any, archive: Path, extra: tuple[str, str]) -> None:
-    model = "ssl4eo-s2" if extra[0] == "--weights" else "rcf"
-    size = () if extra[0] == "--weights" else ("--fragment-size", "32")
-    code, _, err = call("--model", model, *size, *extra, archive)
+    words: tuple[str | Path, ...] = (*SMALL, archive)
+    if extra[0] == "--weights":
+        words = ("--model", "ssl4eo-s2", SAMPLE / "Core-S2L1C")
+    code, _, err = call(*words, *extra)
     assert code == 2
     assert extra[1] in err
 
@@ -405,7 +408,8 @@ def test_a_dry_run_selects_as_a_run_does(archive: Path, tmp_path: Path) -> None:
     assert dry(archive, cells=str(tmp_path / "wanted.txt")).cells == 2
     assert dry(archive, limit=3).cells == 3
     assert dry(archive, limit=3, shard_count=2, shard_index=1).cells == 1
-    assert dry(archive, bbox=(0.0, 0.0, 1.0, 1.0)).cells == 0
+    with pytest.raises(UsageError, match="no cell lies in 0,0,1,1"):
+        dry(archive, bbox=(0.0, 0.0, 1.0, 1.0))
 
 
 def test_a_dry_run_tells_how_far_it_is(archive: Path) -> None:
@@ -434,11 +438,10 @@ def test_a_dry_run_without_a_trial_says_so(archive: Path) -> None:
     assert "killed by SIGKILL" in found.text()
 
 
-def test_the_estimate_says_whether_the_disk_has_room() -> None:
-    found = Estimate("out", "rcf", "S2L1C", "cpu", "fp32", 2, 1, 25, cells=10, done=4)
-    found.output_bytes, found.working_bytes, found.free_bytes = 600, 500, 1100
+def test_the_estimate_says_whether_the_disk_has_room(archive: Path) -> None:
+    found = dataclasses.replace(dry(archive), cells=10, done=4, output_bytes=600, working_bytes=500, free_bytes=1100)
     assert (found.left, found.fits) == (6, True)
-    found.free_bytes = 1099
+    found = dataclasses.replace(found, free_bytes=1099)
     assert not found.fits
     assert "DOES NOT FIT" in found.text()
 
