@@ -32,7 +32,12 @@ _ENCODINGS = {1: "none", 5: "lzw", 7: "jpeg", 8: "deflate", 32773: "packbits", 3
               34925: "lzma", 50000: "zstd", 50001: "webp"}  # fmt: skip
 _PREDICTABLE = {5, 8, 32946, 34925, 50000}  # the codecs for which libtiff reads tag 317
 _KINDS = {1: "uint", 2: "int", 3: "float", 4: "uint"}  # SampleFormat; 4 is "undefined"
-_USUAL = {262: (0, 1), 266: (1,), 284: (1, 2)}  # photometric: grey; fill order; planes, which one sample has not
+_USUAL = {
+    262: (0, 1),
+    266: (1,),
+    284: (1, 2),
+    339: (1, 2, 3),
+}  # photometric: grey; fill order; planes, which one sample has not
 _MAX_SIDE = 2**31 - 1  # GDAL's
 _MAX_SAMPLES = 16
 _MAX_BLOCK_SHARE, _SPARE_BLOCK_PX = 4, 2**20  # a tile may be larger than a small image, but not without limit
@@ -301,6 +306,7 @@ def _decode_in_libtiff(blob: Bytes, info: TiffInfo, out: npt.NDArray[Any]) -> No
     import imagecodecs
 
     decode: Any = imagecodecs.tiff_decode
+    out.fill(0)  # of a damaged strip it may leave out rows without a word: they must not be another cell's
     decode(blob, out=out)
 
 

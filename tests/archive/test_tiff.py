@@ -408,6 +408,21 @@ def test_an_only_strip_whose_size_is_not_told_is_read(changes: dict[int, Any], c
     assert_as_rasterio(blob)
 
 
+def test_a_strip_that_holds_more_than_its_rows_leaves_nothing_of_what_was_there_before() -> None:
+    """libtiff passes over such a last strip without an error."""
+    plane = pixels("float32", 50, 34)
+    strips = [zlib.compress(np.zeros(14 * 34, np.float32).tobytes())] * 7
+    blob = tag_by_tag(plane, {259: (SHORT, [8])}, strips=[*strips, zlib.compress(bytes(272))],
+                      rows_per_strip=7)  # fmt: skip
+    info = tiff.parse(blob)
+    found = []
+    for before in (0, 111):
+        out = np.full((50, 34), before, np.float32)
+        tiff.decode_into(blob, info, out)
+        found.append(out)
+    assert np.array_equal(*found)
+
+
 @pytest.mark.parametrize("samples", [1, 2])
 def test_a_large_strip_that_libtiff_cuts_is_read(samples: int) -> None:
     """Uncompressed and of more than 8 kB, with odd bits or several bands: GDAL decodes it, and sees other strips."""
