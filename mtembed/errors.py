@@ -11,6 +11,7 @@ MtembedError            exit 1
   CellError                      one cell fails, the run goes on; carries the stage
     DecodeError                  a blob that is not a readable GeoTIFF
   ShardError                     one shard cannot be opened, the run goes on
+  PartError                      no part can be made of one shard, the run goes on
 """
 
 from __future__ import annotations
@@ -66,3 +67,7 @@ class DecodeError(CellError):
 
 class ShardError(MtembedError):
     """One shard cannot be opened."""
+
+
+class PartError(MtembedError):
+    """No part can be made of one shard, or a part that was made is damaged."""

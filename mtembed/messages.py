@@ -7,7 +7,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mtembed.types import Cell, CellRecord, CellTiming, DecodedCell, PartInfo, ShardFacts, Source, Weights
+from mtembed.types import (
+    Cell,
+    CellRecord,
+    CellTiming,
+    DecodedCell,
+    Fingerprint,
+    PartInfo,
+    ShardFacts,
+    ShardListing,
+    Source,
+    Weights,
+)
 
 Key = tuple[int, int | None]  # (shard, row group); None stands for the shard itself
 
@@ -164,6 +175,37 @@ class DecodedOnCpu:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class PartRemade:
+    """A part that was made earlier is damaged, so nothing of it is kept: all its cells are embedded again."""
+
+    name: ClassVar[str] = "remade_parts"
+    shard: str
+    cause: str
+
+    def sentence(self) -> str:
+        return f"the part made of {self.shard} is damaged and is made again from the shard: {self.cause}"
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardLost:
+    """No part could be made of a shard, so that the run went on without it; what was finished of it is kept."""
+
+    name: ClassVar[str] = "lost_shards"
+    shard: str
+    stage: str
+    error: str
+
+    def sentence(self) -> str:
+        return f"no part could be made of {self.shard}: {self.error}"
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
 Note = (
     WorkerReady
     | PrecisionCheck
@@ -174,6 +216,8 @@ Note = (
     | LaneDropped
     | Unpinned
     | Unfused
+    | PartRemade
+    | ShardLost
 )
 """A fact about the run: ``name`` is its key in the manifest, ``sentence()`` what users are told, if anything."""
 
@@ -242,7 +286,7 @@ class SlotRef:
 
 @dataclass(frozen=True, slots=True)
 class PlanTask:
-    """To a decode worker: open a shard, list its wanted cells (answered by a ``ShardListing``)."""
+    """To a decode worker: open a shard, list its wanted cells."""
 
     shard: int
     path: Path
@@ -253,12 +297,25 @@ class PlanTask:
 
 
 @dataclass(frozen=True, slots=True)
+class ShardOpened:
+    """A shard's cells, or why it could not be opened."""
+
+    answers: ClassVar[type] = PlanTask
+    listing: ShardListing
+
+    @property
+    def key(self) -> Key:
+        return (self.listing.shard, None)
+
+
+@dataclass(frozen=True, slots=True)
 class DecodeTask:
-    """To a decode worker: bring one cell into a slot."""
+    """To a decode worker: bring one cell into a slot; ``fingerprint`` is the shard's as it was listed."""
 
     slot: SlotRef
     path: Path
     cell: Cell
+    fingerprint: Fingerprint
 
     @property
     def key(self) -> Key:
@@ -269,6 +326,7 @@ class DecodeTask:
 class Decoded:
     """The cell lies in its slot; ``decoded`` is None when it failed (see timing) or no fragment was wanted."""
 
+    answers: ClassVar[type] = DecodeTask
     key: Key
     timing: CellTiming
     decoded: DecodedCell | None
@@ -306,6 +364,7 @@ class ProbeJob:
 class Embedded:
     """The vectors lie in the slot, or the timing says why not."""
 
+    answers: ClassVar[type] = EmbedTask
     key: Key
     timing: CellTiming
     notes: tuple[Note, ...] = ()
@@ -325,16 +384,17 @@ class OpenPart:
 
 @dataclass(frozen=True, slots=True)
 class PartOpened:
-    """Row groups of the part that need no more work, and how many of them failed."""
+    """Row groups of the part that need no more work; ``damage`` says why an earlier part is not used."""
 
+    answers: ClassVar[type] = OpenPart
     key: Key
     done: frozenset[int | None]
-    failed: int
+    damage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class AppendTask:
-    """To a writer: a finished cell; its vectors are in ``slot`` (None for a failed one)."""
+    """To a writer: a finished cell; its vectors are in ``slot``.  A failed one has neither slot nor record."""
 
     key: Key
     slot: SlotRef | None
@@ -346,13 +406,14 @@ class AppendTask:
 class Appended:
     """The cell is safe on disk and its slot is free."""
 
+    answers: ClassVar[type] = AppendTask
     key: Key
     timing: CellTiming
 
 
 @dataclass(frozen=True, slots=True)
-class FinishTask:
-    """To a writer: all wanted cells of a part are in its journal; make the part."""
+class ClosePart:
+    """To a writer: all wanted cells of a part are in its journal; let go of it."""
 
     shard: int
 
@@ -362,8 +423,54 @@ class FinishTask:
 
 
 @dataclass(frozen=True, slots=True)
+class PartClosed:
+    """The journal is whole; ``write_ms`` holds what appending each of its row groups took in this worker."""
+
+    answers: ClassVar[type] = ClosePart
+    key: Key
+    write_ms: Mapping[int | None, float]
+
+
+@dataclass(frozen=True, slots=True)
+class FinishTask:
+    """To a finisher: make the part from its journal, and from an earlier part where there is one that is not to be
+    ``remade``."""
+
+    part: PartInfo
+    retry: bool
+    write_ms: Mapping[int | None, float]
+    remade: bool = False
+
+    @property
+    def key(self) -> Key:
+        return self.part.key
+
+
+@dataclass(frozen=True, slots=True)
 class PartFinished:
     """The part is under its final name; ``facts`` go into the manifest."""
 
+    answers: ClassVar[type] = FinishTask
     key: Key
     facts: ShardFacts
+
+
+@dataclass(frozen=True, slots=True)
+class PartFailed:
+    """From a writer or a finisher, instead of the answer to ``task``: no part can be made of this shard."""
+
+    task: OpenPart | AppendTask | ClosePart | FinishTask
+    error: str
+
+    @property
+    def key(self) -> Key:
+        return self.task.key
+
+    @property
+    def answers(self) -> type:
+        return type(self.task)
+
+
+Task = PlanTask | DecodeTask | EmbedTask | OpenPart | AppendTask | ClosePart | FinishTask
+TaskAnswer = ShardOpened | Decoded | Embedded | PartOpened | Appended | PartClosed | PartFinished | PartFailed
+"""Each names the task that it answers by ``key`` and by its type, ``answers``."""

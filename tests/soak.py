@@ -1,11 +1,12 @@
-"""Kill a run again and again at random times, and compare what it ends with.
+"""Kill and stop a run again and again at random times, and compare what it ends with.
 
     python tests/soak.py --kills 200 --seed 1
 
 Each round makes a dataset of small cells while the parent, a worker of some kind or the whole process group is killed
-after a random time; the command is started again whenever its parent is gone.  A round ends when the dataset is
-finished, and its parts must have the bytes of a run that nobody disturbed.  Ends with one line: kills by kind, cells
-that were computed more than once, how long it took until a dead worker had a successor.
+after a random time, a worker is stopped for ever, or one of a random stage dies by itself at a random call; the command
+is started again whenever its parent is gone.  A round ends when the dataset is finished, and its parts must have the
+bytes of a run that nobody disturbed.  Ends with one line: blows by kind, cells that were computed more than once, how
+long it took until a dead worker had a successor.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import shutil
 import signal
 import statistics
 import subprocess
@@ -23,6 +25,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -31,34 +34,62 @@ from tests.tools.shards import default_cells, make_shard, write_metadata
 
 SHARDS, CELLS = 4, 40
 LONGEST_S = 8.0
+STALL_S = 20.0  # a stopped worker has a successor after that
+FROM_INSIDE = (
+    ("decode", "mtembed.archive.listing:list_shard"),
+    ("decode", "mtembed.archive.cell:decode_cell"),
+    ("device", "mtembed.engine.device:CpuDevice.embed"),
+    ("write", "mtembed.dataset.part:UnfinishedPart.append"),
+    ("write", "mtembed.dataset.part:UnfinishedPart.close"),
+    ("finish", "mtembed.dataset.part:UnfinishedPart.finish"),
+)
+"""Where a worker dies by itself."""
 
 
 @dataclass
 class Kills:
-    """What was killed how often, and milliseconds until a killed worker had a successor."""
+    """What was killed or stopped how often, and milliseconds until a killed worker had a successor."""
 
     counts: Counter[str] = field(default_factory=Counter)
     notice_ms: list[float] = field(default_factory=list)
+    inside: list[tuple[str, Path]] = field(default_factory=list)
+
+    def count_inside(self) -> None:
+        """The workers that died by themselves since the last call."""
+        for name, once in self.inside:
+            self.counts[f"in {name}"] += once.exists()
+            shutil.rmtree(once.parent)
+        self.inside.clear()
 
 
 def soak(command: Sequence[str], kills: int, chance: random.Random, counter: Path | None = None) -> Kills:
     """Start the command until it has finished or was hit ``kills`` times; ``counter`` gets a byte per embedded cell."""
     done = Kills()
     while True:
-        process = _start(command, chance, counter)
+        process = _start(command, chance, done, counter)
         while process.poll() is None and done.counts.total() < kills:
             _kill_after_a_while(process, chance, done)
         if done.counts.total() >= kills:
             process.kill()
-        process.communicate(timeout=120)
+        process.communicate(timeout=240)
+        done.count_inside()
         if done.counts.total() >= kills or process.returncode in (0, 3):
             return done
         if process.returncode not in (1, -signal.SIGKILL):  # 1: too many workers in a row died before their first task
             raise SystemExit(f"exit code {process.returncode}")
 
 
-def _start(command: Sequence[str], chance: random.Random, counter: Path | None) -> subprocess.Popen[str]:
-    return start([*command, "--workers", str(chance.randint(1, 3))], [_counting(counter)] if counter else [])
+def _start(command: Sequence[str], chance: random.Random, done: Kills, counter: Path | None) -> subprocess.Popen[str]:
+    faults: list[dict[str, Any]] = [_counting(counter)] if counter else []
+    kind, function = chance.choice(FROM_INSIDE)
+    if chance.random() < 0.5:  # once in this start
+        once = Path(tempfile.mkdtemp(prefix="mtembed-soak-")) / "once"
+        faults.append(
+            {"kind": kind, "function": function, "call": chance.randint(1, 4), "action": "kill", "once": str(once)}
+        )
+        done.inside.append((function.rpartition(":")[2], once))
+    options = ["--workers", str(chance.randint(1, 3)), "--stall-timeout", str(STALL_S)]
+    return start([*command, *options], faults)
 
 
 def _counting(counter: Path) -> dict[str, str]:
@@ -73,24 +104,26 @@ def _kill_after_a_while(process: subprocess.Popen[str], chance: random.Random, d
         return
     except subprocess.TimeoutExpired:
         workers = workers_of(process.pid)
-    choice = chance.choice(["parent", "group", *workers.values()])
+    choice = chance.choice(["parent", "group", "stop", *workers.values()])
     done.counts[choice] += 1
-    if choice == "parent":
+    if choice == "stop":
+        _signal(chance.choice([*workers] or [process.pid]), signal.SIGSTOP if workers else signal.SIGKILL)
+    elif choice == "parent":
         process.kill()
         process.wait()
     elif choice == "group":
         for pid in (process.pid, *workers):
-            _kill(pid)
+            _signal(pid, signal.SIGKILL)
         process.wait()
     else:
         victim = chance.choice([pid for pid, kind in workers.items() if kind == choice])
-        _kill(victim)
+        _signal(victim, signal.SIGKILL)
         done.notice_ms += _until_replaced(process, workers.keys(), choice)
 
 
-def _kill(pid: int) -> None:
+def _signal(pid: int, number: signal.Signals) -> None:
     try:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
     except ProcessLookupError:
         return
 
@@ -132,7 +165,7 @@ def main() -> int:
     kinds = ", ".join(f"{count} {kind}" for kind, count in total.counts.most_common())
     kills = total.counts.total()
     print(
-        f"{kills} kills ({kinds}) in {rounds} rounds of {SHARDS * CELLS} cells: every round ended in the same bytes; "
+        f"{kills} blows ({kinds}) in {rounds} rounds of {SHARDS * CELLS} cells: every round ended in the same bytes; "
         f"{again} cells embedded again, {again / kills:.1f} per kill; a dead worker had a successor after "
         f"{statistics.median(total.notice_ms):.0f} ms (median), {max(total.notice_ms):.0f} ms at most"
     )

@@ -10,9 +10,14 @@ import pytest
 from mtembed.messages import (
     BatchHalved,
     DecodedBands,
+    DecodedOnCpu,
     LaneDropped,
     Note,
+    PartRemade,
     PrecisionCheck,
+    PrecisionUnknown,
+    ShardLost,
+    Unfused,
     Unpinned,
     WorkerReady,
 )
@@ -21,7 +26,7 @@ NOTES: list[tuple[Note, str, dict[str, object], str]] = [
     (
         WorkerReady("Arm", "numba", {"openvino": "1"}),
         "device",
-        {"device": "Arm", "kernel": "numba", "versions": {"openvino": "1"}},
+        {"device": "Arm", "kernel": "numba", "versions": {"openvino": "1"}, "position_independent": None},
         "",
     ),
     (
@@ -36,9 +41,24 @@ NOTES: list[tuple[Note, str, dict[str, object], str]] = [
         },
         "",
     ),
+    (PrecisionUnknown("no memory"), "precision_unknown", {"cause": "no memory"}, "was not measured: no memory"),
     (DecodedBands(12, 1), "decoded_bands", {"gpu": 12, "cpu": 1}, ""),
     (BatchHalved(1, 20, 10), "batch_halved", {"card": 1, "from": 20, "to": 10}, "10 instead of 20 fragments"),
+    (
+        PartRemade("a.parquet", "checksum"),
+        "remade_parts",
+        {"shard": "a.parquet", "cause": "checksum"},
+        "made again from the shard: checksum",
+    ),
+    (
+        ShardLost("a.parquet", "write", "killed"),
+        "lost_shards",
+        {"shard": "a.parquet", "stage": "write", "error": "killed"},
+        "no part could be made of a.parquet: killed",
+    ),
     (LaneDropped(2, "was killed"), "dropped_cards", {"lane": 2, "cause": "was killed"}, "lane 2 is given up"),
+    (DecodedOnCpu(0, "odd"), "decoded_on_cpu", {"card": 0, "cause": "odd"}, "a core of the CPU does the rest: odd"),
+    (Unfused(0, "no kernel"), "unfused", {"card": 0, "cause": "no kernel"}, "without joined operators: no kernel"),
     (Unpinned(0, "error 2"), "unpinned", {"card": 0, "cause": "error 2"}, "could not be pinned: error 2"),
 ]
 

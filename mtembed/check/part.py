@@ -21,8 +21,9 @@ from mtembed.check.findings import SHOWN_PER_KIND, FileFindings, Findings, RowFi
 from mtembed.check.rows import Expected, Extent, Group, check_rows
 from mtembed.dataset.atomic import json_object, sha256_of
 from mtembed.dataset.folder import Dataset
-from mtembed.dataset.part import PART_KEY, SHARD_KEY, timing_table
+from mtembed.dataset.part import PART_KEY
 from mtembed.dataset.rows import Dtype, geo_metadata, row_groups, schema
+from mtembed.dataset.timings import SHARD_KEY, timing_table
 from mtembed.parquet import UNREADABLE, first_line
 
 FAILURE_FIELDS = ("shard", "row_group", "grid_cell", "product_id", "stage", "error")

@@ -28,7 +28,7 @@ from mtembed.check.rows import Expected
 from mtembed.dataset.folder import Dataset
 from mtembed.dataset.manifest import Manifest as Record
 from mtembed.dataset.manifest import read, totals
-from mtembed.dataset.part import read_facts
+from mtembed.dataset.timings import read_facts
 from mtembed.errors import MtembedError, OutputError, UsageError
 
 __all__ = ["Problem", "Verdict", "sentence", "verify"]

@@ -26,10 +26,8 @@ def is_file_name(name: str) -> bool:
 
 def read_regular(path: Path) -> bytes:
     """The content of a regular file.  Raises OSError, also for pipes and devices, which would block or never end."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb") as file:
-        _require_regular(fd, path)
-        size = os.fstat(fd).st_size
+    with os.fdopen(open_to_read(path), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
         if size > MOST_BYTES:
             raise OSError(0, f"it has more than {MOST_BYTES} bytes", str(path))
         return file.read(size)
@@ -37,10 +35,19 @@ def read_regular(path: Path) -> bytes:
 
 def sha256_of(path: Path) -> str:
     """Digest of a regular file, in hexadecimal digits.  Raises OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb") as file:
-        _require_regular(fd, path)
+    with os.fdopen(open_to_read(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_to_read(path: Path) -> int:
+    """A descriptor to read a regular file.  Raises OSError for anything else, at once."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _require_regular(fd, path)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def open_own(path: Path) -> int:

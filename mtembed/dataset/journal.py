@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from mtembed.dataset.atomic import open_own, open_to_read
 from mtembed.types import CellRecord, CellTiming, Georeference
 
 HEAD = struct.Struct("<4sIQI")
@@ -44,10 +45,11 @@ class Journal:
     """Append with ``append``; ``entries`` holds what is safe, by row group (None: the shard itself failed)."""
 
     def __init__(self, path: Path, identity: dict[str, Any]) -> None:
-        """Open or create.  Raises ValueError when an existing journal has another identity, OSError as files do."""
+        """Open or create.  Raises ValueError when an existing journal has another identity, or was written by another
+        version, OSError as files do."""
         self.path = path
         self.entries: dict[int | None, Entry] = {}
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._fd = open_own(path)
         try:
             self._end = self._replay(identity)
         except ValueError:
@@ -117,24 +119,35 @@ class Journal:
         return end
 
     def _remember(self, content: dict[str, Any], body: int, following: int) -> None:
-        content["timing"]["warnings"] = tuple(content["timing"]["warnings"])
-        timing = CellTiming(**content["timing"])
-        record = _from_json(content["record"]) if content["record"] else None
+        """One whole frame.  Raises ValueError where it is not one of this version's."""
+        try:
+            timing = _timing(content)
+            record = _from_json(content["record"]) if content["record"] else None
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"another version of mtembed wrote it ({error})") from error
         self.entries[timing.row_group] = Entry(timing, record, body, following - body)
 
 
 def read_journal(path: Path) -> list[CellTiming]:
     """Timings of the whole frames of a journal, in order, beside its writer: reads only, locks and maps nothing.
 
-    Only the last frame can be torn, so only its checksum is looked at; a journal that is gone has no frames.
+    Only the last frame can be torn, so only its checksum is looked at; a journal that is gone has no frames.  What is
+    damaged further up, or written by another version, ends the list: a resumed run cuts it there.
     """
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_to_read(path), "rb") as file:
             texts = _texts(file, os.fstat(file.fileno()).st_size)
     except FileNotFoundError:
         return []
-    timings = [json.loads(text)["timing"] for text in texts[1:]]
-    return [CellTiming(**{**timing, "warnings": tuple(timing["warnings"])}) for timing in timings]
+    timings = []
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        for text in texts[1:]:
+            timings.append(_timing(json.loads(text)))
+    return timings
+
+
+def _timing(content: dict[str, Any]) -> CellTiming:
+    return CellTiming(**{**content["timing"], "warnings": tuple(content["timing"]["warnings"])})
 
 
 def _texts(file: BinaryIO, size: int) -> list[bytes]:

@@ -65,7 +65,7 @@ class GridFacts:
 
 @dataclass(frozen=True, slots=True)
 class Notes:
-    """What workers told of the run."""
+    """What workers told of the run; ``lost_shards`` of the last start, the others of all."""
 
     precision_check: PrecisionCheck | None = None
     decoded_bands: DecodedBands | None = None
@@ -74,6 +74,8 @@ class Notes:
     unpinned: tuple[Event, ...] = ()
     unfused: tuple[Event, ...] = ()
     decoded_on_cpu: tuple[Event, ...] = ()
+    remade_parts: tuple[Event, ...] = ()
+    lost_shards: tuple[Event, ...] = ()
     precision_unknown: tuple[Event, ...] = ()
 
 

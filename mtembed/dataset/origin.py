@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, assert_never
 
 from mtembed import __version__
 from mtembed.dataset.folder import now
@@ -20,8 +20,10 @@ from mtembed.messages import (
     DecodedOnCpu,
     LaneDropped,
     Note,
+    PartRemade,
     PrecisionCheck,
     PrecisionUnknown,
+    ShardLost,
     Unfused,
     Unpinned,
     WorkerReady,
@@ -107,7 +109,7 @@ def carried_on(
         devices=earlier.devices,
         kernels=earlier.kernels,
         position_independent=earlier.position_independent,
-        notes=earlier.notes,
+        notes=dataclasses.replace(earlier.notes, lost_shards=()),  # this start tries them again
         workers=earlier.workers,
         roofline=earlier.roofline,
         seconds=earlier.seconds,
@@ -128,9 +130,13 @@ def noted(manifest: Manifest, note: Note) -> Manifest:
         notes = dataclasses.replace(notes, decoded_bands=DecodedBands(before.gpu + note.gpu, before.cpu + note.cpu))
     elif isinstance(note, BatchHalved):
         notes = dataclasses.replace(notes, batch_halved=(*notes.batch_halved, note.as_json()))
-    elif isinstance(note, LaneDropped | Unpinned | Unfused | DecodedOnCpu | PrecisionUnknown):
+    elif isinstance(note, PartRemade):
+        notes = dataclasses.replace(notes, remade_parts=(*notes.remade_parts, note.as_json()))
+    elif isinstance(note, LaneDropped | Unpinned | Unfused | DecodedOnCpu | PrecisionUnknown | ShardLost):
         events: dict[str, Any] = {note.name: _with(getattr(notes, note.name), note.as_json())}
         notes = dataclasses.replace(notes, **events)
+    else:
+        assert_never(note)
     return dataclasses.replace(manifest, notes=notes)
 
 

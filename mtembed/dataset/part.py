@@ -1,4 +1,4 @@
-"""Vectors in the ring -> journal -> GeoParquet: the writer process.
+"""A part that is not finished: its journal, which a writer fills, and its files, which a finisher makes of it.
 
 Cells are appended to the journal of their part as they come.  When a part is complete its files are written in
 row-group order beside their final place, synced and renamed: embeddings first, timings second, the journal removed
@@ -11,13 +11,12 @@ import dataclasses
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any, Literal
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -27,14 +26,14 @@ from mtembed.dataset.atomic import sha256_of
 from mtembed.dataset.folder import Dataset
 from mtembed.dataset.journal import Entry, Journal
 from mtembed.dataset.rows import PartWriter, build_table, row_groups, schema
-from mtembed.errors import CellError, OutputError, SettingsError
+from mtembed.dataset.timings import read_timings, write_timings
+from mtembed.errors import CellError, OutputError, PartError, SettingsError
 from mtembed.geo.footprint import footprints
 from mtembed.parquet import UNREADABLE, first_line
 from mtembed.types import CellRecord, CellTiming, PartInfo, ShardFacts
 
 PART_KEY = b"mtembed"
-SHARD_KEY = b"mtembed.shard"
-PIECE_CELLS = 20  # of a row group, made into rows at a time
+CELLS_AT_A_TIME = 20  # of a row group, made into rows: what is made on the way is of so many only
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +49,19 @@ class WriteJob:
     settings_id: str
 
 
-class OpenPart:
-    """A part on its way: its journal, and the part made earlier where failed cells are being retried."""
+class UnfinishedPart:
+    """The journal of a part, and the part made earlier where failed cells are tried again.
+
+    ``damage`` says why a part that was made earlier is not used; its cells are embedded again.
+    """
 
     def __init__(self, job: WriteJob, info: PartInfo, retry: bool) -> None:
+        """Opens or creates the journal.  Raises SettingsError where it was made from something else, OSError as files
+        do."""
         self.job = job
         self.info = info
         self.dataset = Dataset(job.root, job.index, job.count)
-        self.earlier = EarlierPart.find(self.dataset, info.stem)
+        self.earlier, self.damage = _earlier_part(self.dataset, info.stem)
         mark = info.fingerprint
         identity = {
             "shard": info.name, "settings": job.settings_id, "bytes": mark.size, "rows": mark.rows,
@@ -95,18 +99,31 @@ class OpenPart:
         if record is not None and vectors is not None:
             try:
                 stored = as_stored(vectors, self.job.dtype)
-                footprints([record])
-            except CellError as error:
-                timing.status, timing.stage, timing.error, timing.fragments = "failed", error.stage, str(error), 0
+                footprints([record])  # made again with the rows: a cell that has none must fail now, alone
+            except Exception as error:
+                _fail(timing, error)
                 record = stored = None
         timing.write = (perf_counter() - started) * 1e3
         timing.total = (monotonic() - timing.started) * 1e3
         self.journal.append(timing, record, stored)
         timing.write = (perf_counter() - started) * 1e3
 
-    def finish(self) -> ShardFacts:
-        """Write the part and its timings, rename both, remove the journal.  Returns the shard's facts."""
+    def close(self) -> dict[int | None, float]:
+        """Let go of the journal, for ``finish`` in another process.  Returns milliseconds of writing by row group."""
+        self.journal.close()
+        return {row: entry.timing.write for row, entry in self.journal.entries.items()}
+
+    def finish(self, write_ms: Mapping[int | None, float], *, remade: bool = False) -> ShardFacts:
+        """Write the part and its timings, rename both, remove the journal.  Returns the shard's facts.
+
+        ``write_ms`` is what ``close`` gave; ``remade``: a damaged earlier part was noticed when the journal was begun.
+        Raises PartError where one turns out to be damaged only now, so that its cells are missing.
+        """
+        if self.damage and not remade:
+            raise PartError(f"the part made earlier was damaged meanwhile ({self.damage}): run the same command again")
         started = perf_counter()
+        for row, entry in self.journal.entries.items():
+            entry.timing.write = write_ms.get(row, entry.timing.write)
         final, scratch = self.dataset.part(self.info.stem), self.dataset.unfinished()
         rows = self._write_embeddings(scratch)
         timings = self.all_timings()
@@ -116,7 +133,7 @@ class OpenPart:
         facts = self._facts(timings, rows, scratch)
         timings_final = self.dataset.timings(self.info.stem)
         timings_scratch = self.dataset.unfinished()
-        pq.write_table(timing_table(timings, facts), timings_scratch, compression="zstd", write_page_checksum=True)
+        write_timings(timings_scratch, timings, facts)
         facts = dataclasses.replace(facts, timings_sha256=sha256_of(timings_scratch))
         for source, target in ((scratch, final), (timings_scratch, timings_final)):
             _sync(source)
@@ -131,7 +148,7 @@ class OpenPart:
         groups = row_groups([cell.count for cell in cells], job.dim, np.dtype(job.dtype).itemsize)
         writer = PartWriter(path, schema(job.dim, job.dtype, job.extras))
         for first, last in groups:
-            writer.write(self._table(cells[first:last]))
+            writer.write(self._row_group(cells[first:last]))
             pa.default_memory_pool().release_unused()  # before the next group asks for as much again
         listed = [[cell.row_group, cell.count] for cell in cells]
         mark = self.info.fingerprint
@@ -147,16 +164,17 @@ class OpenPart:
                 cells[row] = StoredCell(row, len(entry.record.offsets), entry=entry)
         return [cells[row] for row in sorted(cells)]
 
-    def _table(self, cells: Sequence[StoredCell]) -> pa.Table:
-        """One row group, in pieces: what is made on the way, here and by Arrow when it writes, is a piece's only."""
-        pieces = [cells[first : first + PIECE_CELLS] for first in range(0, len(cells), PIECE_CELLS)]
-        return pa.concat_tables([self._piece(piece) for piece in pieces])
+    def _row_group(self, cells: Sequence[StoredCell]) -> pa.Table:
+        """One row group, of a few cells at a time: what is made on the way, here and by Arrow, is theirs only."""
+        few = [cells[first : first + CELLS_AT_A_TIME] for first in range(0, len(cells), CELLS_AT_A_TIME)]
+        return pa.concat_tables([self._rows(some) for some in few])
 
-    def _piece(self, cells: Sequence[StoredCell]) -> pa.Table:
-        """Runs of cells from the same place are built together."""
-        return pa.concat_tables([self._run(run) for run in _runs(cells)]).combine_chunks()
+    def _rows(self, cells: Sequence[StoredCell]) -> pa.Table:
+        """The rows of cells; neighbours that come from the same place are built together."""
+        return pa.concat_tables([self._rows_of_one_place(some) for some in _by_place(cells)]).combine_chunks()
 
-    def _run(self, cells: Sequence[StoredCell]) -> pa.Table:
+    def _rows_of_one_place(self, cells: Sequence[StoredCell]) -> pa.Table:
+        """Either all from the earlier part or all from the journal."""
         if cells[0].entry is None:
             if self.earlier is None:
                 raise RuntimeError("a cell of an earlier part without one")
@@ -201,27 +219,27 @@ class StoredCell:
 
 
 class EarlierPart:
-    """A part that is already under its final name."""
+    """A part that is already under its final name.  All its pages are read once, checksums compared.
+
+    Raises what ``DAMAGE`` lists, or PartError, where it is damaged.
+    """
 
     def __init__(self, path: Path, timings: Path) -> None:
-        self.file = pq.ParquetFile(path)
+        self.file = pq.ParquetFile(path, page_checksum_verification=True)
         self.cells: dict[int, StoredCell] = {}
         start = 0
         for row, count in json.loads(self.file.metadata.metadata[PART_KEY])["cells"]:
             self.cells[row] = StoredCell(row, count, start)
             start += count
+        if start != self.file.metadata.num_rows:
+            raise PartError(f"it should have {start} rows, not {self.file.metadata.num_rows}")
         self.timings: dict[int | None, CellTiming] = {}
         self.facts: ShardFacts | None = None
         if timings.exists():
             self.timings, self.facts = read_timings(timings)
-        self._group: tuple[int, pa.Table] = (-1, None)  # the last one that was read, of which several pieces are cut
-
-    @classmethod
-    def find(cls, dataset: Dataset, stem: str) -> EarlierPart | None:
-        path, timings = dataset.part(stem), dataset.timings(stem)
-        if not path.exists() or not (timings.exists() or dataset.journal(stem).exists()):
-            return None
-        return cls(path, timings)
+        self._group: tuple[int, pa.Table] = (-1, None)  # the last one that was read, of which several cells are cut
+        for group in range(self.file.num_row_groups):
+            self._row_group(group)
 
     def rows(self, start: int, count: int) -> pa.Table:
         """``count`` rows from ``start``; only the row groups that hold them are read."""
@@ -236,8 +254,35 @@ class EarlierPart:
 
     def _row_group(self, group: int) -> pa.Table:
         if self._group[0] != group:
-            self._group = (group, self.file.read_row_group(group))
+            try:
+                self._group = (group, self.file.read_row_group(group, use_threads=False))
+            except UNREADABLE as error:
+                raise PartError(f"row group {group} of the part made earlier: {first_line(error)}") from error
         return self._group[1]
+
+
+DAMAGE = (*UNREADABLE, PartError, OutputError, KeyError, TypeError)
+"""What a damaged part or its timings make reading raise."""
+
+
+def _earlier_part(dataset: Dataset, stem: str) -> tuple[EarlierPart | None, str]:
+    """The part that is under its final name, if any; or why it cannot be used."""
+    path, timings = dataset.part(stem), dataset.timings(stem)
+    if not path.exists() or not (timings.exists() or dataset.journal(stem).exists()):
+        return None, ""
+    try:
+        return EarlierPart(path, timings), ""
+    except DAMAGE as error:
+        return None, first_line(error)
+
+
+def _fail(timing: CellTiming, error: Exception) -> None:
+    """The cell gets no rows.  Raises the error again where it is the disk's, not the cell's."""
+    if isinstance(error, OSError):
+        raise error
+    stage = error.stage if isinstance(error, CellError) else "write"
+    words = str(error) if isinstance(error, CellError) else f"{type(error).__name__}: {error}"
+    timing.status, timing.stage, timing.error, timing.fragments = "failed", stage, words, 0
 
 
 def as_stored(vectors: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[Any]:
@@ -249,58 +294,7 @@ def as_stored(vectors: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[Any]:
     return stored
 
 
-def timing_table(timings: Sequence[CellTiming], facts: ShardFacts | None = None) -> pa.Table:
-    """The timing rows of a part; the shard's facts ride in the schema's metadata."""
-    columns = {}
-    for field in dataclasses.fields(CellTiming):
-        columns[field.name] = pa.array(
-            [getattr(t, field.name) for t in timings], _TIMING_TYPES.get(field.name, pa.float64())
-        )
-    content = dataclasses.asdict(facts) if facts else {}
-    return pa.table(columns).replace_schema_metadata({SHARD_KEY: json.dumps(content)})
-
-
-_TIMING_TYPES: dict[str, pa.DataType] = {
-    **dict.fromkeys(
-        ("shard", "grid_cell", "product_id", "status", "stage", "error", "encoding", "device", "worker"), pa.string()
-    ),
-    "row_group": pa.int32(),
-    "warnings": pa.list_(pa.string()),
-    "attempts": pa.int16(),
-    "fragments": pa.int32(),
-    "bytes_in": pa.int64(),
-}
-
-
-def read_timings(path: Path) -> tuple[dict[int | None, CellTiming], ShardFacts]:
-    """Timing rows by row group, and the shard's facts.  Raises OutputError where the file is not one of timings."""
-    try:
-        table = pq.read_table(path, use_threads=False)
-        rows = [CellTiming(**{**row, "warnings": tuple(row["warnings"])}) for row in table.to_pylist()]
-        return {row.row_group: row for row in rows}, _stored_facts(table.schema)
-    except (*UNREADABLE, KeyError, TypeError) as error:
-        raise _damaged(path, error) from error
-
-
-def read_facts(path: Path) -> ShardFacts:
-    """A shard's facts from the footer of its timings.  Raises OutputError where the file is not one of timings."""
-    try:
-        return dataclasses.replace(_stored_facts(pq.read_schema(path)), timings_sha256=sha256_of(path))
-    except (*UNREADABLE, KeyError, TypeError) as error:
-        raise _damaged(path, error) from error
-
-
-def _stored_facts(schema: pa.Schema) -> ShardFacts:
-    facts: ShardFacts = msgspec.json.decode((schema.metadata or {})[SHARD_KEY], type=ShardFacts)
-    return facts
-
-
-def _damaged(path: Path, error: Exception) -> OutputError:
-    name = f"{path.parent.name}/{path.name}"
-    return OutputError(f"{name} cannot be read ({first_line(error)}): remove it, and run the same command again")
-
-
-def _runs(cells: Sequence[StoredCell]) -> Iterator[Sequence[StoredCell]]:
+def _by_place(cells: Sequence[StoredCell]) -> Iterator[Sequence[StoredCell]]:
     """Neighbours that come from the same place."""
     start = 0
     for i in range(1, len(cells) + 1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mtembed.dataset import readme
@@ -13,7 +13,7 @@ from mtembed.dataset.atomic import as_text
 from mtembed.dataset.folder import Dataset, now
 from mtembed.dataset.manifest import Manifest, totals
 from mtembed.dataset.origin import noted
-from mtembed.dataset.part import read_timings
+from mtembed.dataset.timings import read_timings
 from mtembed.messages import Note
 from mtembed.types import CrewSizes, Roofline, ShardFacts
 
@@ -91,12 +91,16 @@ class RunRecord:
         self._manifest = dataclasses.replace(self.manifest, **changes)  # type: ignore[arg-type]
 
     def _failures(self) -> str:
-        """Derived from the timings of the shards that have any."""
-        lines = []
+        """Derived from the timings of the shards that have any, and the shards of which no part could be made."""
+        lost = {"row_group": None, "grid_cell": "", "product_id": ""}
+        lines = [_line({**lost, **shard}) for shard in self.manifest.notes.lost_shards]
         for stem, facts in sorted(self.manifest.shards.items()):
             if facts.failed:
                 for timing in read_timings(self.dataset.timings(stem))[0].values():
                     if timing.status == "failed":
-                        line = {name: getattr(timing, name) for name in FAILURE}
-                        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+                        lines.append(_line({name: getattr(timing, name) for name in FAILURE}))
         return "".join(lines)
+
+
+def _line(failure: Mapping[str, object]) -> str:
+    return json.dumps({name: failure[name] for name in FAILURE}, ensure_ascii=False) + "\n"

@@ -21,7 +21,7 @@ from mtembed.dataset.folder import WORK, Dataset
 from mtembed.dataset.journal import read_journal
 from mtembed.dataset.manifest import Manifest
 from mtembed.dataset.manifest import read as read_manifest
-from mtembed.dataset.part import read_facts, read_timings, timing_table
+from mtembed.dataset.timings import read_facts, read_timings, timing_table
 from mtembed.errors import OutputError, UsageError
 from mtembed.parquet import UNREADABLE, first_line
 from mtembed.types import STAGES, ShardFacts

@@ -1,4 +1,4 @@
-"""The three crews of a run: how workers of each kind are started, how many there are, what they are told."""
+"""The crews of a run: how workers of each kind are started, how many there are, what they are told."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mtembed.dataset.part import WriteJob
 from mtembed.dataset.settings import Settings
 from mtembed.ring import Ring
 from mtembed.run import process
-from mtembed.run.pipeline import Crew
+from mtembed.run.crew import CrewSpec
 from mtembed.run.plan import Plan
-from mtembed.run.process import Worker
+from mtembed.run.process import Job, Worker
 from mtembed.run.sizes import Sizes, device_environment
-from mtembed.run.worker import Job
+from mtembed.run.worker import DecoderJob
 
 # Arrow's own allocator keeps for long what the writer needed for a moment.
 WRITER_ENVIRONMENT = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
@@ -32,7 +32,7 @@ class Start(Protocol):
         self,
         kind: str,
         name: str,
-        job: object,
+        job: Job,
         inherited: Sequence[int] = (),
         environment: Mapping[str, str] | None = None,
     ) -> Worker: ...
@@ -40,11 +40,15 @@ class Start(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Crews:
-    """Those who decode, who compute, who write."""
+    """Those who decode, who compute, who keep journals, who make parts of them."""
 
-    decode: Crew
-    device: Crew
-    write: Crew
+    decode: CrewSpec
+    device: CrewSpec
+    write: CrewSpec
+    finish: CrewSpec
+
+    def by_kind(self) -> dict[str, CrewSpec]:
+        return {"decode": self.decode, "device": self.device, "write": self.write, "finish": self.finish}
 
 
 def crews(
@@ -76,31 +80,33 @@ def crews(
     def start_writer(name: str, lane: int) -> Worker:
         return start("write", name, writing, [*descriptors, lock], WRITER_ENVIRONMENT)
 
+    def start_finisher(name: str, lane: int) -> Worker:
+        return start("finish", name, writing, [*descriptors, lock], WRITER_ENVIRONMENT)
+
     return Crews(
-        decode=Crew(start_decoder, sizes.crews.decode, DECODE_CREDIT),
-        device=Crew(start_device, sizes.crews.device, sizes.credit),
-        write=Crew(start_writer, sizes.crews.write, WRITE_CREDIT),
+        decode=CrewSpec(start_decoder, sizes.crews.decode, DECODE_CREDIT),
+        device=CrewSpec(start_device, sizes.crews.device, sizes.credit),
+        write=CrewSpec(start_writer, sizes.crews.write, WRITE_CREDIT),
+        finish=CrewSpec(start_finisher, sizes.crews.write, WRITE_CREDIT),
     )
 
 
-def _decoding(plan: Plan, settings: Settings, on_gpu: frozenset[str]) -> dict[str, object]:
+def _decoding(plan: Plan, settings: Settings, on_gpu: frozenset[str]) -> DecoderJob:
     config = plan.config
-    return {
-        "decode": DecodeJob(
-            plan.source,
-            plan.spec.bands_for(plan.source),
-            settings.fragment_size,
-            settings.overlap,
-            settings.border_shift,
-            settings.offset == "remove",
-            settings.max_nodata,
-            settings.extras,
-            on_gpu,
-            plan.spec.dim,
-        ),
-        "metadata": Path(config.metadata) if config.metadata else None,
-        "selection": Selection(config.bbox, read_cell_list(Path(config.cells)) if config.cells else None),
-    }
+    decode = DecodeJob(
+        source=plan.source,
+        bands=plan.spec.bands_for(plan.source),
+        size=settings.fragment_size,
+        overlap=settings.overlap,
+        border_shift=settings.border_shift,
+        remove_offset=settings.offset == "remove",
+        max_nodata=settings.max_nodata,
+        extras=settings.extras,
+        gpu=on_gpu,
+        dim=plan.spec.dim,
+    )
+    selection = Selection(config.bbox, read_cell_list(Path(config.cells)) if config.cells else None)
+    return DecoderJob(decode, selection, Path(config.metadata) if config.metadata else None)
 
 
 def _writing(plan: Plan, settings: Settings) -> WriteJob:

@@ -7,20 +7,18 @@ less, and decode workers cost it nothing as long as they keep up: ``auto`` moves
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mtembed.dataset.settings import Settings
 from mtembed.errors import MtembedError, WorkerError
 from mtembed.messages import GPU_ENCODINGS, DeviceJob, Probed, ProbeJob
-from mtembed.run import process
 from mtembed.run.plan import Plan
-from mtembed.run.process import Worker
+from mtembed.run.process import Job, Worker, ask, start_patience_s
 from mtembed.run.roofline import decode_trial
 from mtembed.run.sizes import Sizes, device_environment
-from mtembed.run.trial import network_trial, receive
-from mtembed.run.worker import Job
+from mtembed.run.trial import network_trial
 from mtembed.sources import SOURCES
 
 WORTH = 1.05  # the GPU decodes where that is so many times as fast
@@ -86,26 +84,22 @@ def _installed() -> bool:
 
 
 def _ask(plan: Plan, job: DeviceJob) -> Probed:
-    """What the first card can decode; it is asked in a process of its own."""
+    """What the first GPU can decode; it is asked in a process of its own."""
     assert plan.first_cell.place is not None
     path, row = plan.first_cell.place
-    dtype = SOURCES[plan.source].dtype
-    question = Job((), ProbeJob(dtype, path, row, plan.spec.bands_for(plan.source)))
-    worker = process.start("probe", "probe-0", question, (), device_environment(job))
+    question = ProbeJob(SOURCES[plan.source].dtype, path, row, plan.spec.bands_for(plan.source))
+    patience = start_patience_s(plan.config.stall_timeout)
     try:
-        probed: Probed = receive(worker, plan.config.stall_timeout)
+        return ask("probe", Job((), question), Probed, patience, device_environment(job))
     except WorkerError as error:
         raise WorkerError(f"the GPU could not be asked what it can decode: {error}") from None
-    finally:
-        worker.close()
-    return probed
 
 
 def _faster(
     plan: Plan, settings: Settings, sizes: Sizes, packed: frozenset[str], seconds: float,
     start: Callable[[], Worker], shards: Sequence[Path],
 ) -> Choice:  # fmt: skip
-    """Cells per second of one card with either decoder, from short trials of the parts."""
+    """Where these encodings are decoded faster, from short trials of the parts; ``seconds`` a cell on the GPU."""
     worker = start()
     try:
         timings = decode_trial(worker, shards, plan.config.stall_timeout)
@@ -114,18 +108,38 @@ def _faster(
     if not timings:
         return Choice()
     crews = sizes.crews
-    share = crews.device / crews.decode / len(timings) / 1e3
-    reading = sum(timing.read for timing in timings) * share
-    decoding = sum(timing.decode for timing in timings) * share
-    network = network_trial(plan, settings, sizes).seconds
-    on_cpu, on_gpu = 1 / max(reading + decoding, network), 1 / max(reading, network + seconds)
-    where = "GPU" if on_gpu > WORTH * on_cpu else "CPU"
-    rates = f"{on_cpu:.3g} cells/s a card with {crews.decode} decode workers, {on_gpu:.3g} with the GPU"
-    note = f"decoding {', '.join(sorted(packed))} on the {where}: in a trial {rates}"
+    share = crews.device / crews.decode / len(timings) / 1e3  # of a decode worker's time, for one GPU's cells
+    found = rates(
+        reading_s=sum(timing.read for timing in timings) * share,
+        decoding_s=sum(timing.decode for timing in timings) * share,
+        network_s=network_trial(plan, settings, sizes).seconds,
+        gpu_decoding_s=seconds,
+    )
+    where = "GPU" if found.gpu_is_worth_it else "CPU"
+    words = f"{found.on_cpu:.3g} cells/s a card with {crews.decode} decode workers, {found.on_gpu:.3g} with the GPU"
+    note = f"decoding {', '.join(sorted(packed))} on the {where}: in a trial {words}"
     return Choice(packed if where == "GPU" else frozenset(), (note,))
 
 
-def _by(problems: dict[str, str]) -> list[tuple[str, list[str]]]:
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Cells per second of one GPU, with the blobs decoded on the CPU and on the GPU."""
+
+    on_cpu: float
+    on_gpu: float
+
+    @property
+    def gpu_is_worth_it(self) -> bool:
+        return self.on_gpu > WORTH * self.on_cpu
+
+
+def rates(*, reading_s: float, decoding_s: float, network_s: float, gpu_decoding_s: float) -> Rates:
+    """What limits either way, from seconds per cell: the decode workers read and perhaps decode beside the GPU, which
+    computes the network and perhaps decodes before it."""
+    return Rates(1 / max(reading_s + decoding_s, network_s), 1 / max(reading_s, network_s + gpu_decoding_s))
+
+
+def _by(problems: Mapping[str, str]) -> list[tuple[str, list[str]]]:
     """Reasons, each with the encodings it holds for."""
     reasons = dict.fromkeys(problems.values())
     return [(reason, [name for name, other in problems.items() if other == reason]) for reason in reasons]

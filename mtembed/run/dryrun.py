@@ -15,8 +15,8 @@ from typing import Any
 
 from mtembed.dataset.journal import read_journal
 from mtembed.dataset.ours import require_ours
-from mtembed.dataset.part import read_facts
 from mtembed.dataset.settings import Settings, check_same, resolve
+from mtembed.dataset.timings import read_facts
 from mtembed.errors import MtembedError
 from mtembed.geo.fragments import FragmentGrid
 from mtembed.models import weights
@@ -24,6 +24,7 @@ from mtembed.run.gpus import usable_gpus
 from mtembed.run.listings import Tick, listings
 from mtembed.run.plan import Plan
 from mtembed.run.selected import names_missing, require_selected
+from mtembed.run.shard_order import parts_open
 from mtembed.run.sizes import Sizes, sizes
 from mtembed.run.trial import seconds_per_cell
 from mtembed.text import duration, plural, printable, size
@@ -32,7 +33,6 @@ from mtembed.types import Weights
 ROW_BYTES = 300  # of a row beside its vector, before compression: identifiers, footprint in two forms, box
 PART_BYTES = 16_384  # of a part beside its rows: footers, and the fixed part of the timings
 TIMING_BYTES = 300  # of a cell in the timings
-PARTS_OPEN = 8  # parts the pipeline has open at most, each with a journal of its vectors
 LISTED = 10
 
 Trial = Callable[[Plan, Settings, Sizes], float]
@@ -116,7 +116,7 @@ def estimate(plan: Plan, tick: Tick = lambda done, total: None, trial: Trial = s
         done=counted.done,
         unusable=counted.unusable,
         output_bytes=left * cell + counted.parts * PART_BYTES if left else 0,
-        working_bytes=min(PARTS_OPEN, counted.parts) * counted.most * cell,
+        working_bytes=min(parts_open(needed.lanes), counted.parts) * counted.most * cell,
         free_bytes=_free_bytes(plan.dataset.root),
         seconds=left / rate if rate else None,
         cells_per_s=rate,

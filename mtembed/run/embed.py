@@ -22,8 +22,9 @@ from mtembed.run.crews import Crews, Start, crews
 from mtembed.run.decoder_choice import choose
 from mtembed.run.dryrun import Estimate, estimate
 from mtembed.run.fetch import fetch
+from mtembed.run.flow import Callbacks, Work
 from mtembed.run.gpus import told, usable_gpus
-from mtembed.run.pipeline import Pipeline, Work
+from mtembed.run.pipeline import Pipeline
 from mtembed.run.plan import Plan, plan, seen_again
 from mtembed.run.progress import Progress
 from mtembed.run.resume import Remaining, beginning, remaining, without
@@ -111,14 +112,12 @@ class Run:
             self.record.sized(layout.crews, roofline)
             self._pipeline = Pipeline(
                 Work(plan.shards, frozenset(plan.mine), left.done, settings.limit, plan.config.retry_failed),
-                {"decode": crew.decode, "device": crew.device, "write": crew.write},
+                crew.by_kind(),
                 [layout.ring.slots] * layout.lanes,
+                Callbacks(self.record.part, self._noted, self._tick),
                 check=self.record.manifest.notes.precision_check is None,
                 max_failures=plan.config.max_failures,
                 stall_timeout=plan.config.stall_timeout,
-                on_part=self.record.part,
-                on_note=self._noted,
-                on_tick=self._tick,
             )
             if self._stopping:
                 self._pipeline.stop()
@@ -161,7 +160,7 @@ class Run:
         pipeline = self._pipeline
         if self.plan.dataset.root.exists():
             self.record.close(
-                complete=pipeline is not None and pipeline.finished,
+                complete=pipeline is not None and pipeline.finished and not pipeline.lost,
                 worked=pipeline is not None and pipeline.progress.done > 0,
             )
 
@@ -174,6 +173,7 @@ class Run:
         sums, pipeline = self.record.manifest.totals, self._pipeline
         progress = pipeline.progress if pipeline else Progress()
         interrupted = pipeline is not None and not pipeline.finished
+        lost = pipeline.lost if pipeline else 0
         return RunSummary(
             output=str(self.plan.dataset.root),
             model=self.plan.spec.name,
@@ -182,12 +182,12 @@ class Run:
             failed=sums.failed,
             embeddings=sums.embeddings,
             seconds=seconds,
-            exit_code=130 if interrupted else 3 if sums.failed else 0,
+            exit_code=130 if interrupted else 3 if sums.failed or lost else 0,
             message=self._idle() if pipeline is None else INTERRUPTED if interrupted else "",
             new_cells=progress.done,
             limiting_stage=progress.limiting,
             failures=self.plan.dataset.failures_path.name,
-            failed_shards=sums.failed_shards,
+            failed_shards=sums.failed_shards + lost,
         )
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mtembed import errors
-from mtembed.errors import MtembedError, WorkerError
-from mtembed.messages import Fatal, WeightsFound
+from mtembed.messages import WeightsFound
 from mtembed.models import weights
-from mtembed.run import process
 from mtembed.run.plan import Plan
-from mtembed.run.worker import Job
+from mtembed.run.process import Job, ask
 from mtembed.types import Weights
 
 
@@ -20,14 +17,4 @@ def fetch(plan: Plan, on_note: Callable[[str], None]) -> Weights:
     if option is not None or spec.published is None:
         return weights.resolve(spec, option)
     on_note(f"looking for {spec.published.file}")
-    worker = process.start("fetch", "fetch-0", Job((), spec.name))
-    try:
-        message = worker.connection.recv()
-    except EOFError:
-        raise WorkerError(f"the weights could not be looked for: the process {worker.cause_of_death()}") from None
-    finally:
-        worker.close()
-    if isinstance(message, Fatal):
-        raise getattr(errors, message.error, MtembedError)(message.message)
-    assert isinstance(message, WeightsFound)
-    return message.weights
+    return ask("fetch", Job((), spec.name), WeightsFound).weights

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from mtembed.run.process import Worker
@@ -24,7 +24,8 @@ class Progress:
     """Counts of this start unless named otherwise; ``known`` cells are those of shards opened so far.
 
     ``most`` is what ``known`` can grow to at most (None: no limit).  ``busy`` holds each kind of worker's share of time
-    with work at hand, 0..1, over the last second or so; ``devices`` each device worker's.
+    with work at hand, 0..1, over the last second or so; ``devices`` each device worker's.  Finishing parts counts as
+    writing; ``clock`` counts seconds.  ``failed_shards`` could not be opened, or no part could be made of them.
     """
 
     shards: int = 0
@@ -33,7 +34,7 @@ class Progress:
     done: int = 0
     failed: int = 0
     resumed: int = 0
-    failed_before: int = 0
+    failed_shards: int = 0
     embeddings: int = 0
     bytes_in: int = 0
     deaths: int = 0
@@ -46,13 +47,15 @@ class Progress:
     limiting: str = "start"
     busy: dict[str, float] = field(default_factory=dict)
     devices: dict[str, float] = field(default_factory=dict)
-    started: float = field(default_factory=time.monotonic)
+    clock: Callable[[], float] = time.monotonic
+    started: float = field(init=False)
     _recent: deque[tuple[float, int, int]] = field(default_factory=deque)
     _busy_before: dict[str, float] = field(default_factory=dict)
     _observed: float = 0.0
     _shards_before: int = 0
 
     def __post_init__(self) -> None:
+        self.started = self.clock()
         self._shards_before = self.shards_done
 
     def count(self, timing: CellTiming) -> None:
@@ -67,7 +70,7 @@ class Progress:
     def observe(self, workers: Iterable[Worker], unopened: int) -> None:
         """Look at the workers about once a second: share of time each kind was busy, and what limits."""
         self.unopened = unopened
-        now = time.monotonic()
+        now = self.clock()
         if now - self._observed < 1.0:
             return
         self._recent.append((now, self.done, self.bytes_in))
@@ -79,7 +82,7 @@ class Progress:
 
     @property
     def elapsed_s(self) -> float:
-        return time.monotonic() - self.started
+        return self.clock() - self.started
 
     @property
     def cells_per_s(self) -> float:
@@ -118,10 +121,13 @@ class Progress:
             passed, before = now - self._observed, self._busy_before
             shares = {name: min(1.0, max(0.0, (s - before.get(name, 0.0)) / passed)) for name, s in busy.items()}
             self.devices = {w.name: shares[w.name] for w in workers if w.kind == "device"}
-            for kind in ("decode", "device", "write"):
-                mine = [shares[w.name] for w in workers if w.kind == kind]
-                if mine:
-                    self.busy[kind] = sum(mine) / len(mine)
+            crews = {
+                kind: [shares[w.name] for w in workers if w.kind == kind]
+                for kind in ("decode", "device", "write", "finish")
+            }
+            means = {kind: sum(crew) / len(crew) for kind, crew in crews.items() if crew}
+            self.busy |= {kind: means[kind] for kind in ("decode", "device") if kind in means}
+            self.busy["write"] = max(means.get("write", 0.0), means.get("finish", 0.0))
         self._busy_before = busy
 
     def _limiting(self) -> str:

@@ -12,8 +12,8 @@ from mtembed.dataset.atomic import sha256_of
 from mtembed.dataset.folder import Dataset
 from mtembed.dataset.manifest import Manifest
 from mtembed.dataset.origin import begin, carried_on
-from mtembed.dataset.part import read_facts
 from mtembed.dataset.settings import Settings, check_same
+from mtembed.dataset.timings import read_facts
 from mtembed.errors import OutputError, SettingsError
 from mtembed.run.plan import Plan
 from mtembed.text import printable

@@ -15,9 +15,9 @@ from mtembed import machine
 from mtembed.dataset.settings import Settings
 from mtembed.messages import DecodeTask, PlanTask, SlotRef
 from mtembed.run.plan import Plan
-from mtembed.run.process import Worker
+from mtembed.run.process import Worker, receive, start_patience_s
 from mtembed.run.sizes import Sizes
-from mtembed.run.trial import network_trial, receive
+from mtembed.run.trial import network_trial
 from mtembed.types import DECODE_STAGES, DEVICE_STAGES, CellTiming, Roofline
 
 READ_FOR_S = 3.0
@@ -50,13 +50,14 @@ def decode_trial(worker: Worker, paths: Sequence[Path], patience: float) -> list
 
     It ends ``READ_FOR_S`` after the first answer, and at all events when no cell was found for ``FIND_FOR_S``.
     """
-    receive(worker, patience)
+    receive(worker, start_patience_s(patience))
     timings: list[CellTiming] = []
     until, answers = time.monotonic() + FIND_FOR_S, 0
     for shard, path in enumerate(paths):
         worker.send(PlanTask(shard, path))
-        for cell in receive(worker, patience).cells:
-            worker.send(DecodeTask(SlotRef(0, 0), path, cell))
+        listing = receive(worker, patience).listing
+        for cell in listing.cells:
+            worker.send(DecodeTask(SlotRef(0, 0), path, cell, listing.fingerprint))
             timing = receive(worker, patience).timing
             timings += [timing] if timing.status == "ok" else []
             answers += 1

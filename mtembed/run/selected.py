@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from mtembed.dataset.part import read_timings
+from mtembed.dataset.timings import read_timings
 from mtembed.errors import UsageError
 from mtembed.run.listings import listings
 from mtembed.run.plan import Plan

@@ -9,20 +9,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from threading import Barrier, BrokenBarrierError
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
 from mtembed.dataset.settings import Settings
-from mtembed.errors import WorkerError
+from mtembed.errors import MtembedError, WorkerError
 from mtembed.geo.fragments import FragmentGrid
-from mtembed.messages import DeviceJob, Embedded, EmbedTask, Fatal, SlotRef
+from mtembed.messages import DeviceJob, Embedded, EmbedTask, SlotRef
 from mtembed.ring import Ring, Slot
 from mtembed.run import process
 from mtembed.run.plan import Plan
-from mtembed.run.process import Worker
+from mtembed.run.process import Job, Worker, receive, start_patience_s
 from mtembed.run.sizes import Sizes, device_environment
-from mtembed.run.worker import Job
 from mtembed.sources import SOURCES
 from mtembed.types import DEVICE_STAGES, CellRecord, CellTiming, DecodedCell, Georeference, Weights
 
@@ -80,7 +78,7 @@ def _start(job: DeviceJob, index: int, ring: Ring, stack: ExitStack) -> Worker:
 def _timed(worker: Worker, cells: list[DecodedCell], patience: float, together: Barrier) -> Trial:
     """Keep these cells, one a slot, with the worker; the first so many answers warm it up, the others count."""
     try:
-        receive(worker, patience)
+        receive(worker, start_patience_s(patience))
         held = len(cells)
         timed = CPU_CELLS if held == 1 else 3 * held
         for index, cell in enumerate(cells):
@@ -99,7 +97,7 @@ def _timed(worker: Worker, cells: list[DecodedCell], patience: float, together: 
             if count <= timed:
                 _give(worker, cells[answer.key[0]], answer.key[0])
         seconds = (perf_counter() - started) / timed
-    except WorkerError:
+    except MtembedError:
         together.abort()
         raise
     except BrokenBarrierError:
@@ -109,19 +107,6 @@ def _timed(worker: Worker, cells: list[DecodedCell], patience: float, together: 
 
 def _give(worker: Worker, cell: DecodedCell, slot: int) -> None:
     worker.send(EmbedTask((slot, 0), SlotRef(0, slot), cell, CellTiming("trial", 0)))
-
-
-def receive(worker: Worker, patience: float) -> Any:
-    """A worker's next message.  Raises WorkerError when it ended, failed or is silent for ``patience`` seconds."""
-    if not worker.connection.poll(patience):
-        raise WorkerError(f"the {worker.kind} worker did not answer within {patience:g} s")
-    try:
-        message = worker.connection.recv()
-    except (EOFError, OSError):
-        raise WorkerError(f"the {worker.kind} worker was {worker.cause_of_death()}") from None
-    if isinstance(message, Fatal):
-        raise WorkerError(message.message)
-    return message
 
 
 def _made_up(plan: Plan, settings: Settings, slot: Slot) -> DecodedCell:

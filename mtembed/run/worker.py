@@ -6,18 +6,20 @@ import contextlib
 import faulthandler
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mtembed.errors import CellError, MtembedError
+from mtembed.errors import CellError, MtembedError, OutputError, PartError
 from mtembed.messages import (
     Appended,
     AppendTask,
+    ClosePart,
     Decoded,
     DecodeTask,
     Embedded,
@@ -25,23 +27,28 @@ from mtembed.messages import (
     Fatal,
     FinishTask,
     OpenPart,
+    PartClosed,
+    PartFailed,
     PartFinished,
     PartOpened,
     PlanTask,
     Ready,
+    ShardOpened,
     WeightsFound,
 )
-from mtembed.ring import Ring, RingShape, Slot
-from mtembed.run.process import die_with_parent
-from mtembed.types import CellTiming
+from mtembed.ring import Ring, Slot
+from mtembed.run.channel import Channel, wait
+from mtembed.run.process import STOP_SIGNALS, Job, die_with_parent
+from mtembed.text import printable
+from mtembed.types import CellTiming, Fingerprint, ShardListing
 
+if TYPE_CHECKING:  # each kind of worker imports what it needs, and no more
+    from mtembed.archive.cell import DecodeJob
+    from mtembed.archive.metadata import MetadataIndex
+    from mtembed.archive.selection import Selection
+    from mtembed.dataset.part import WriteJob
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """The first message to a worker: the rings' descriptors and shapes, and the job of its kind."""
-
-    rings: tuple[tuple[int, RingShape], ...]
-    work: Any
+TEXT_BYTES = 1024  # of an error or a warning; names that are longer fail their cell when they are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,37 +79,47 @@ class Rings:
         return self.lanes[lane].slot(index)
 
 
+@dataclass(frozen=True, slots=True)
+class DecoderJob:
+    """What a decode worker needs to know once: how cells are decoded, which are wanted, where the metadata is named."""
+
+    decode: DecodeJob
+    selection: Selection
+    metadata: Path | None
+
+
 def decoder(name: str, job: Job, send: Callable[[Any], None]) -> Service:
-    """Opens shards and decodes cells; the only imports are pyarrow, numpy and the codecs."""
+    """Opens shards and decodes cells; whatever goes wrong with one is that shard's or cell's failure."""
     from mtembed.archive.cell import decode_cell
     from mtembed.archive.listing import list_shard
     from mtembed.archive.metadata import MetadataIndex, find_metadata
     from mtembed.archive.reader import ShardReader
-    from mtembed.archive.selection import Selection
 
     rings, reader = Rings(job), ShardReader()
-    decode, metadata, selection = job.work["decode"], job.work["metadata"], job.work["selection"]
+    work: DecoderJob = job.work
     indexes: dict[Any, MetadataIndex] = {}
 
-    def plan(task: PlanTask) -> Any:
-        path = metadata or find_metadata(task.path)
-        index = indexes.setdefault(path, MetadataIndex(path))
-        return list_shard(task.shard, task.path, decode.bands, index, selection or Selection())
+    def opened(task: PlanTask) -> ShardOpened:
+        try:
+            path = work.metadata or find_metadata(task.path)
+            index = indexes.setdefault(path, MetadataIndex(path))
+            return ShardOpened(list_shard(task.shard, task.path, work.decode.bands, index, work.selection))
+        except Exception as error:
+            return ShardOpened(ShardListing(task.shard, Fingerprint(), (), describe(error)))
 
-    def handle(task: PlanTask | DecodeTask) -> Any:
-        if isinstance(task, PlanTask):
-            return plan(task)
-        timing = CellTiming(task.path.name, task.cell.row_group, worker=name, started=monotonic())
+    def decode(task: DecodeTask) -> Decoded:
+        timing = CellTiming(printable(task.path.name), task.cell.row_group, worker=name, started=monotonic())
         try:
             slot = rings.slot(task.slot.lane, task.slot.index)
-            decoded = decode_cell(reader, decode, task.path, task.cell, slot, timing)
-        except (CellError, MemoryError, ValueError) as error:
+            decoded = decode_cell(reader, work.decode, task.path, task.cell, slot, timing, task.fingerprint)
+        except Exception as error:
             fail(timing, error)
             decoded = None
+        shorten(timing)
         return Decoded(task.key, timing, decoded)
 
     send(Ready())
-    return one_by_one(handle)
+    return one_by_one(lambda task: opened(task) if isinstance(task, PlanTask) else decode(task))
 
 
 def device(name: str, job: Job, send: Callable[[Any], None]) -> Service:
@@ -131,52 +148,69 @@ def device(name: str, job: Job, send: Callable[[Any], None]) -> Service:
 
 
 def writer(name: str, job: Job, send: Callable[[Any], None]) -> Service:
-    """Writes journals and parts; the only kind that writes into the output folder."""
-    from mtembed.dataset.folder import output_problem
-    from mtembed.dataset.part import OpenPart as Part
-    from mtembed.dataset.part import WriteJob
-    from mtembed.errors import OutputError
+    """Keeps the journals of open parts: cells are safe when it has answered."""
+    from mtembed.dataset.part import UnfinishedPart
 
-    rings, parts = Rings(job), dict[int, Part]()
+    rings, parts = Rings(job), dict[int, UnfinishedPart]()
     work: WriteJob = job.work
 
     def opened(task: OpenPart) -> PartOpened:
-        part = parts[task.part.shard] = Part(work, task.part, task.retry)
-        timings = part.all_timings()
-        failed = sum(t.status == "failed" for t in timings if not task.retry or t.row_group in part.journal.entries)
-        return PartOpened(task.key, frozenset(part.done()), failed)
+        part = parts[task.part.shard] = UnfinishedPart(work, task.part, task.retry)
+        return PartOpened(task.key, frozenset(part.done()), part.damage)
 
     def append(task: AppendTask) -> Appended:
-        part = parts[task.key[0]]
-        vectors = None
+        part, vectors = parts[task.key[0]], None
         if task.slot is not None and task.record is not None:
             slot = rings.slot(task.slot.lane, task.slot.index)
             vectors = slot.vectors(len(task.record.offsets), work.dim)
         part.append(task.record, task.timing, vectors)
         return Appended(task.key, task.timing)
 
-    def handle(task: OpenPart | AppendTask | FinishTask) -> Any:
-        try:
-            if isinstance(task, OpenPart):
-                return opened(task)
-            if isinstance(task, AppendTask):
-                return append(task)
-            return PartFinished(task.key, parts.pop(task.shard).finish())
-        except OSError as error:
-            raise OutputError(output_problem(work.root, error)) from error
+    def handle(task: OpenPart | AppendTask | ClosePart) -> Any:
+        if isinstance(task, OpenPart):
+            return opened(task)
+        if isinstance(task, AppendTask):
+            return append(task)
+        return PartClosed(task.key, parts.pop(task.shard).close())
 
     send(Ready())
-    return one_by_one(handle)
+    return one_by_one(lambda task: of_part(work, task, handle))
+
+
+def finisher(name: str, job: Job, send: Callable[[Any], None]) -> Service:
+    """Makes parts from whole journals."""
+    from mtembed.dataset.part import UnfinishedPart
+
+    work: WriteJob = job.work
+
+    def finish(task: FinishTask) -> PartFinished:
+        part = UnfinishedPart(work, task.part, task.retry)
+        return PartFinished(task.key, part.finish(task.write_ms, remade=task.remade))
+
+    send(Ready())
+    return one_by_one(lambda task: of_part(work, task, finish))
+
+
+def of_part(work: WriteJob, task: Any, handle: Callable[[Any], Any]) -> Any:
+    """The answer, or why no part can be made.  Raises OutputError where the folder cannot be written: that ends the
+    run, and so do other settings."""
+    from mtembed.dataset.folder import output_problem
+
+    try:
+        return handle(task)
+    except OSError as error:
+        raise OutputError(output_problem(work.root, error)) from error
+    except Exception as error:
+        if isinstance(error, MtembedError) and not isinstance(error, PartError):
+            raise
+        return PartFailed(task, describe(error))
 
 
 def prober(name: str, job: Job, send: Callable[[Any], None]) -> Service:
     """Says what of decoding GeoTIFFs this worker's GPU can do."""
-    import torch
-
-    from mtembed import machine
     from mtembed.engine.gpu_decode import probe
 
-    send(probe(job.work, torch.device("cpu") if machine.cpu_cards() else torch.device("cuda", 0)))
+    send(probe(job.work))
     return Service(lambda task: ())
 
 
@@ -192,8 +226,28 @@ def fetcher(name: str, job: Job, send: Callable[[Any], None]) -> Service:
 def fail(timing: CellTiming, error: BaseException) -> None:
     timing.status = "failed"
     timing.stage = error.stage if isinstance(error, CellError) else "decode"
-    timing.error = str(error) or type(error).__name__
+    timing.error = short(describe(error))
     timing.fragments = 0
+
+
+def describe(error: BaseException) -> str:
+    """Our own sentences as they are; of other errors, which nobody foresaw, the kind too."""
+    if isinstance(error, MtembedError):
+        return str(error)
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def shorten(timing: CellTiming) -> None:
+    """Cut what a timing says to ``TEXT_BYTES`` a text: only small records travel."""
+    for name in ("product_id", "grid_cell", "error", "encoding"):
+        setattr(timing, name, short(getattr(timing, name)))
+    timing.warnings = tuple(short(warning) for warning in timing.warnings)
+
+
+def short(text: str) -> str:
+    """At most ``TEXT_BYTES`` of UTF-8."""
+    whole = text.encode("utf-8", "replace")
+    return whole.decode() if len(whole) <= TEXT_BYTES else whole[: TEXT_BYTES - 4].decode("utf-8", "ignore") + " ..."
 
 
 Make = Callable[[str, Job, Callable[[Any], None]], Service]
@@ -201,36 +255,58 @@ KINDS: Mapping[str, Make] = {
     "decode": decoder,
     "device": device,
     "write": writer,
+    "finish": finisher,
     "fetch": fetcher,
     "probe": prober,
 }
 
 
-def run(kind: str, name: str, connection: Connection[Any, Any], kinds: Mapping[str, Make]) -> None:
-    """Answer tasks in order until the parent closes the connection."""
+def run(kind: str, name: str, channel: Channel, kinds: Mapping[str, Make]) -> None:
+    """Answer tasks in order until the parent closes the channel."""
     try:
-        job = connection.recv()
-        service = kinds[kind](name, job, connection.send)
+        tasks = deque(receive(channel, None))
+        service = kinds[kind](name, tasks.popleft(), channel.send)
         with contextlib.closing(service):
             while True:
-                arrived = connection.poll(service.patience_s())
-                for answer in service.answer(connection.recv()) if arrived else service.idle():
-                    connection.send(answer)
-    except (EOFError, ConnectionResetError, BrokenPipeError):
+                if not tasks:
+                    tasks.extend(receive(channel, service.patience_s()))
+                for answer in service.answer(tasks.popleft()) if tasks else service.idle():
+                    channel.send(answer)
+    except EOFError:
         return
     except MtembedError as error:
-        connection.send(Fatal(type(error).__name__, str(error)))
-        connection.close()
+        channel.send(Fatal(type(error).__name__, str(error)))
+        drain(channel)
+
+
+def receive(channel: Channel, patience_s: float | None) -> list[Any]:
+    """What the parent has sent by now, or in the next ``patience_s``; what it has not taken yet is sent meanwhile.
+
+    Raises EOFError when the parent is gone.
+    """
+    while True:
+        readable = wait([channel], patience_s)
+        messages = channel.receive() if readable else []
+        if messages or (patience_s is not None and not readable):
+            return messages
+
+
+def drain(channel: Channel) -> None:
+    """Return when the parent has taken everything, or is gone."""
+    with contextlib.suppress(EOFError):
+        while channel.unsent:
+            if wait([channel], None):
+                channel.receive()
 
 
 def main(kinds: Mapping[str, Make] = KINDS) -> None:
     """Be the worker that the command line names; ``kinds`` says how each kind is made."""
     kind, name, fd, parent = sys.argv[1:]
     faulthandler.enable()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     die_with_parent(int(parent))
     np.seterr(all="ignore")
-    run(kind, name, Connection(int(fd)), kinds)
+    run(kind, name, Channel.of(int(fd)), kinds)
 
 
 if __name__ == "__main__":

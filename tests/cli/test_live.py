@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import time
 from collections import deque
 from datetime import UTC, datetime
 from typing import Any
@@ -250,18 +249,19 @@ def test_counts_follow_the_timings() -> None:
 
 
 def worker(kind: str, name: str, busy_s: float) -> Worker:
-    return Worker(kind, name, process=None, connection=None, stderr=None, busy_s=busy_s)  # type: ignore[arg-type]
+    return Worker(kind, name, process=None, channel=None, stderr=None, busy_s=busy_s)  # type: ignore[arg-type]
 
 
 def test_utilisation_is_the_share_of_time_with_work_at_hand() -> None:
     crew = [worker("device", "device-0", 0.0), worker("device", "device-1", 0.0), worker("write", "write-0", 0.0)]
-    progress = Progress(done=1)
+    clock = Clock()
+    progress = Progress(done=1, clock=clock)
     progress.observe(crew, unopened=0)
-    progress._observed = time.monotonic() - 100.0  # as if the first look was 100 s ago
+    clock.now += 100.0
     crew[0].busy_s, crew[1].busy_s, crew[2].busy_s = 99.0, 51.0, 4.0
     progress.observe([*crew, worker("device", "device-2", 0.0)], unopened=0)
-    assert progress.devices == pytest.approx({"device-0": 0.99, "device-1": 0.51, "device-2": 0.0}, abs=0.02)
-    assert progress.busy == pytest.approx({"device": 0.5, "write": 0.04}, abs=0.02)
+    assert progress.devices == pytest.approx({"device-0": 0.99, "device-1": 0.51, "device-2": 0.0})
+    assert progress.busy == pytest.approx({"device": 0.5, "write": 0.04})
     assert progress.limiting == "device"
 
 
@@ -270,3 +270,14 @@ def test_shards_that_could_not_be_read_are_counted_apart(capsys: pytest.CaptureF
     assert "1 cell failed and 2 shards could not be read: see out/failures.jsonl" in capsys.readouterr().err
     PlainView().end(RunSummary("out", "rcf", "S2L1C", failed=1, failed_shards=1))
     assert "Z 1 shard could not be read: see out/failures.jsonl; --retry-failed tries it" in capsys.readouterr().err
+
+
+def test_finishing_parts_is_writing() -> None:
+    clock = Clock()
+    progress = Progress(done=1, clock=clock)
+    crew = [worker("write", "write-0", 0.0), worker("finish", "finish-0", 0.0)]
+    progress.observe(crew, unopened=0)
+    clock.now += 10.0
+    crew[1].busy_s = 9.0
+    progress.observe(crew, unopened=0)
+    assert progress.busy == pytest.approx({"write": 0.9}) and progress.limiting == "write"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from mtembed.dataset.manifest import Manifest
 from mtembed.dataset.origin import begin, noted
 from mtembed.dataset.settings import resolve
 from mtembed.machine import Gpus
-from mtembed.messages import DecodedOnCpu, PrecisionUnknown, Unfused, Unpinned, WorkerReady
+from mtembed.messages import DecodedOnCpu, Note, PrecisionUnknown, ShardLost, Unfused, Unpinned, WorkerReady
 from mtembed.types import Weights
+from tests.test_messages import NOTES
 
 
 @pytest.fixture
@@ -55,3 +57,14 @@ def test_events_are_kept_each_once(manifest: Manifest) -> None:
     assert manifest.notes.unfused == ({"card": 0, "cause": "b"},)
     assert manifest.notes.decoded_on_cpu == ({"card": 1, "cause": "c"},)
     assert manifest.notes.precision_unknown == ({"cause": "d"},)
+
+
+@pytest.mark.parametrize("note", [note for note, *_ in NOTES], ids=lambda note: note.name)
+def test_every_note_is_in_the_manifest(manifest: Manifest, note: Note) -> None:
+    assert noted(manifest, note).as_json() != manifest.as_json()
+
+
+def test_a_shard_is_lost_once_however_often_it_is_told(manifest: Manifest) -> None:
+    lost = ShardLost("a.parquet", "write", "killed")
+    twice = noted(noted(manifest, lost), replace(lost))
+    assert twice.as_json()["notes"]["lost_shards"] == [lost.as_json()]

@@ -26,7 +26,6 @@ from mtembed.engine.precision import relative_l2
 from mtembed.engine.streams import HostEvent, Streams
 from mtembed.messages import BatchHalved, DeviceJob, EmbedTask, Note, PrecisionCheck, PrecisionUnknown, Unfused
 from mtembed.ring import Ring
-from mtembed.run.lanes import Lanes
 from tests.tools.commands import embeddings, run
 from tests.tools.shards import default_cells, make_shard
 from tests.tools.slots import fill, job, ring_for, slot_of, vectors
@@ -296,18 +295,6 @@ def test_every_worker_sees_its_own_card(monkeypatch: pytest.MonkeyPatch) -> None
     assert machine.gpu_environment(1)["CUDA_VISIBLE_DEVICES"] == "1"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-8c5f")
     assert [machine.gpu_environment(i)["CUDA_VISIBLE_DEVICES"] for i in (0, 1)] == ["3", "GPU-8c5f"]
-
-
-def test_lanes_share_the_tail_and_lose_one_of_them() -> None:
-    lanes = Lanes([4, 4, 4])
-    lanes[0].pending.extend([(0, row) for row in range(5)])
-    lanes[1].promised = 3
-    assert lanes.poorest() is lanes[2] and lanes.hungry()
-    assert lanes.next_pending(lanes[2], last=False) is None
-    assert lanes.next_pending(lanes[2], last=True) == (0, 4)
-    lanes[2].gone = True
-    assert lanes.home(2) is lanes[1] and lanes.home(0) is lanes[0]
-    assert [lane.index for lane in lanes] == [0, 1]
 
 
 @pytest.fixture(scope="module")

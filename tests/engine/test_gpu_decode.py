@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,7 @@ from mtembed.engine.gpu_decode import FILES, DeviceDecoder, GpuDecoder, probe
 from mtembed.errors import UsageError
 from mtembed.machine import Gpus
 from mtembed.messages import GPU_ENCODINGS, ProbeJob
-from mtembed.run.decoder_choice import _faster, _installed
-from mtembed.types import CellTiming
+from mtembed.run.decoder_choice import _installed
 from tests.make_encodings import SHAPE, pattern
 from tests.tools.commands import embeddings, run
 from tests.tools.shards import make_shard
@@ -293,27 +291,3 @@ def test_an_encoding_that_spoils_the_first_cell_is_not_used(tmp_path: Path, monk
     said = probe(job, CPU)
     assert said.exact == set(GPU_ENCODINGS) - {"deflate"}
     assert said.problems == {"deflate": "part.parquet comes out wrong"} and said.seconds == 0
-
-
-@pytest.mark.parametrize(
-    ("read_ms", "decode_ms", "network_s", "gpu_s", "on_gpu"),
-    [
-        (5, 30, 0.010, 0.004, True),  # the decode workers are the limit
-        (5, 30, 0.050, 0.004, False),  # they keep up, and the GPU has enough to do
-        (5, 30, 0.010, 0.040, False),  # the GPU is no faster
-        (40, 5, 0.010, 0.004, True),  # some of it
-        (40, 1, 0.010, 0.004, False),  # reading is the limit, whoever decodes
-    ],
-)
-def test_auto_moves_the_work_only_where_that_is_faster(
-    monkeypatch: pytest.MonkeyPatch, read_ms: float, decode_ms: float, network_s: float, gpu_s: float, on_gpu: bool
-) -> None:
-    timing = CellTiming("part", 0, read=read_ms, decode=decode_ms)
-    sizes: Any = SimpleNamespace(crews=SimpleNamespace(decode=1, device=1))
-    monkeypatch.setattr("mtembed.run.decoder_choice.decode_trial", lambda *_: [timing] * 3)
-    monkeypatch.setattr("mtembed.run.decoder_choice.network_trial", lambda *_: SimpleNamespace(seconds=network_s))
-    plan: Any = SimpleNamespace(spec=None, config=SimpleNamespace(stall_timeout=1.0))
-    worker: Any = SimpleNamespace(close=lambda: None)
-    choice = _faster(plan, None, sizes, frozenset({"lzw"}), gpu_s, lambda: worker, [])  # type: ignore[arg-type]
-    assert choice.gpu == (frozenset({"lzw"}) if on_gpu else frozenset())
-    assert f"on the {'GPU' if on_gpu else 'CPU'}:" in choice.notes[0]

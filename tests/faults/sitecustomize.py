@@ -1,8 +1,9 @@
 """Faults for tests: Python loads this file in every process that has its folder on PYTHONPATH.
 
 ``MTEMBED_TEST_FAULTS`` is a JSON list.  Each fault names the kind of process (``parent``, ``decode``, ``device``,
-``write``), a function as ``module:attribute``, when (the n-th ``call``, a ``row_group``, or always), what to do, and
-perhaps the one ``card`` whose worker it is for, and a file that makes it happen ``once`` over all starts.
+``write``, ``finish``), a function as ``module:attribute``, when (the n-th ``call``, a ``row_group``, a ``shard`` by the
+name of its file, or always), what to do, and perhaps the one ``card`` whose worker it is for, and a file that makes it
+happen ``once`` over all starts.
 
 A fault whose module or attribute does not exist ends every process at its start: a test can never wait for a fault
 that a renaming has made impossible.
@@ -24,6 +25,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+ERRORS = {kind.__name__: kind for kind in (KeyError, IndexError, TypeError, ValueError, OverflowError, MemoryError)}
 
 
 def _kind() -> str:
@@ -36,6 +38,16 @@ def _row_group(arguments: tuple) -> int | None:
         argument = getattr(argument, "record", argument)
         if hasattr(argument, "row_group"):
             return argument.row_group
+    return None
+
+
+def _shard(arguments: tuple) -> str | None:
+    """The name of the shard that a call is about."""
+    for argument in arguments:
+        argument = getattr(argument, "info", argument)  # an unfinished part knows its input
+        for name in ("shard", "name"):
+            if isinstance(found := getattr(argument, name, None), str) and found.endswith(".parquet"):
+                return found
     return None
 
 
@@ -52,18 +64,29 @@ def _act(action: str, arguments: tuple) -> None:
     elif action == "segfault":
         ctypes.string_at(0)
     elif action == "out-of-memory":
-        resource.setrlimit(resource.RLIMIT_AS, (1 << 28, 1 << 28))
-        bytearray(1 << 30)
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 28, hard))
+        try:
+            bytearray(1 << 30)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     elif action == "hang":
         while True:
             signal.pause()
     elif action.startswith("count:"):
         with Path(action.removeprefix("count:")).open("ab") as file:
             file.write(b".")
+    elif action.startswith("replace:"):
+        source, target = action.removeprefix("replace:").split(":")
+        Path(source).replace(target)
     elif action.startswith("delete:"):
         Path(action.removeprefix("delete:")).unlink()
     elif action.startswith("delete-folder:"):
         shutil.rmtree(action.removeprefix("delete-folder:"))
+    elif action == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    elif action in ERRORS:
+        raise ERRORS[action]("made for a test")
     elif action == "cuda-error":
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
     elif action == "device-memory":
@@ -79,7 +102,12 @@ def _wrap(function, fault):
         nonlocal calls
         calls += 1
         group = _row_group(arguments)
-        due = calls == fault.get("call", calls) and group == fault.get("row_group", group)
+        shard = _shard(arguments)
+        due = (
+            calls == fault.get("call", calls)
+            and group == fault.get("row_group", group)
+            and shard == fault.get("shard", shard)
+        )
         once = Path(fault["once"]) if fault.get("once") else None
         if due and not (once and once.exists()):
             if once:

@@ -21,7 +21,7 @@ import mtembed
 from mtembed.cli import app
 from mtembed.cli.report import view, write_page
 from mtembed.dataset.journal import HEAD, Journal, read_journal
-from mtembed.dataset.part import timing_table
+from mtembed.dataset.timings import timing_table
 from mtembed.errors import OutputError, UsageError
 from mtembed.report.busy import Spans, Work
 from mtembed.report.limit import find_limit

@@ -6,9 +6,7 @@ import json
 import os
 import random
 import signal
-import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.soak import soak
-from tests.tools.commands import embeddings, leftovers, run, start, workers_of
+from tests.tools.commands import embeddings, leftovers, run, start, wait_for, workers_of
 from tests.tools.shards import default_cells, make_shard, write_metadata
 
 KILL: dict[str, Any] = {"action": "kill"}
@@ -58,10 +56,10 @@ def assert_finished(archive: Path, output: Path, expected: dict[str, bytes], *mo
 POINTS: list[tuple[str, str, dict[str, Any]]] = [
     ("writer, before its third frame", "write", {"function": "os:writev", "call": 3}),
     ("writer, half a frame written", "write", {"function": "os:writev", "call": 4, "action": "half"}),
-    ("writer, part written but not synced", "write", {"function": "os:fsync", "call": 1}),
-    ("writer, before the part's rename", "write", {"function": "os:replace", "call": 1}),
-    ("writer, between the two renames", "write", {"function": "os:replace", "call": 2}),
-    ("writer, before the journal is removed", "write", {"function": "os:unlink", "call": 1}),
+    ("finisher, part written but not synced", "finish", {"function": "os:fsync", "call": 1}),
+    ("finisher, before the part's rename", "finish", {"function": "os:replace", "call": 1}),
+    ("finisher, between the two renames", "finish", {"function": "os:replace", "call": 2}),
+    ("finisher, before the journal is removed", "finish", {"function": "os:unlink", "call": 1}),
     ("decode worker, in its second cell", "decode", {"function": "mtembed.archive.cell:decode_cell", "call": 2}),
     ("decode worker, opening a shard", "decode", {"function": "mtembed.archive.listing:list_shard", "call": 2}),
     ("device worker, in its second cell", "device", {"function": "mtembed.engine.cpu:CpuDevice.embed", "call": 2}),
@@ -86,7 +84,7 @@ PARENT_POINTS: list[tuple[str, dict[str, Any]]] = [
     ("last manifest", {"kind": "parent", "function": "os:replace", "call": 2}),
     ("failures", {"kind": "parent", "function": "os:replace", "call": 3}),
     ("unlocking", {"kind": "parent", "function": "os:unlink", "call": 1}),
-    ("group, in a rename", {"kind": "write", "function": "os:replace", "call": 2, "action": "kill-group"}),
+    ("group, in a rename", {"kind": "finish", "function": "os:replace", "call": 2, "action": "kill-group"}),
     ("group, in a frame", {"kind": "write", "function": "os:writev", "call": 6, "action": "kill-group"}),
 ]
 
@@ -148,7 +146,7 @@ def test_a_retry_that_is_killed_in_its_renames_goes_on(
     output = tmp_path / "out"
     fault = {"kind": "decode", "function": "mtembed.archive.cell:decode_cell", "row_group": 2, "action": "segfault"}
     assert run(command(archive, output), [fault])[0] == 3
-    killed = {"kind": "write", "function": "os:replace", "call": call, "action": "kill-group"}
+    killed = {"kind": "finish", "function": "os:replace", "call": call, "action": "kill-group"}
     assert run(command(archive, output, "--retry-failed"), [killed])[0] == -signal.SIGKILL
     assert_finished(archive, output, expected, "--retry-failed")
 
@@ -192,12 +190,6 @@ def test_the_second_signal_ends_at_once(archive: Path, expected: dict[str, bytes
     assert_finished(archive, tmp_path / "out", expected)
 
 
-def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
-    """Until the condition holds; fails when the process ends first."""
-    while not condition():
-        assert process.poll() is None, process.communicate()[1]
-
-
 def _pending(pid: int, number: int) -> bool:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(("SigPnd", "ShdPnd")) and int(line.split()[1], 16) & (1 << (number - 1)):
@@ -205,12 +197,14 @@ def _pending(pid: int, number: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize(("function", "call"), [("os:writev", 4), ("os:fsync", 1), ("os:replace", 2)])
+@pytest.mark.parametrize(
+    ("kind", "function", "call"), [("write", "os:writev", 4), ("finish", "os:fsync", 1), ("finish", "os:replace", 2)]
+)
 def test_a_full_disk_is_an_error_and_goes_on_after_space_is_made(
-    archive: Path, expected: dict[str, bytes], tmp_path: Path, function: str, call: int
+    archive: Path, expected: dict[str, bytes], tmp_path: Path, kind: str, function: str, call: int
 ) -> None:
     """In the journal, in the part, and between the part and its timings."""
-    fault = {"kind": "write", "function": function, "call": call, "action": "disk-full"}
+    fault = {"kind": kind, "function": function, "call": call, "action": "disk-full"}
     code, _, err = run(command(archive, tmp_path / "out"), [fault])
     assert code == 1
     assert "No space left" in err and "make space" in err and "Traceback" not in err

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,12 @@ def run(arguments: Sequence[str], faults: Sequence[Mapping[str, Any]] = (), **op
     process = start(arguments, faults, **options)
     out, err = process.communicate(timeout=240)
     return process.returncode, out, err
+
+
+def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
+    """Until the condition holds; fails when the process ends first."""
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
 
 
 def workers_of(parent: int) -> dict[int, str]:

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from mtembed.archive.shards import fingerprint
 from mtembed.config import RunConfig
 from mtembed.dataset.manifest import Manifest
-from mtembed.dataset.part import timing_table
 from mtembed.dataset.settings import Settings, resolve
+from mtembed.dataset.timings import timing_table
 from mtembed.models import weights
 from mtembed.run.gpus import usable_gpus
 from mtembed.run.plan import Plan, plan

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import shapely
 
 from mtembed.dataset.atomic import sha256_of
-from mtembed.dataset.part import SHARD_KEY
 from mtembed.dataset.rows import writer_options
+from mtembed.dataset.timings import SHARD_KEY
 from mtembed.dataset.unique_id import unique_ids
 
 PART, TIMINGS = "embeddings/part_00001.parquet", "timings/part_00001.parquet"
