@@ -19,7 +19,8 @@ import numpy as np
 from mtembed import models
 from mtembed.config import RunConfig
 from mtembed.dataset.settings import cpu_layout
-from mtembed.messages import Embedded, EmbedTask, Ready, WorkerReady
+from mtembed.messages import Embedded, EmbedTask, Ready
+from mtembed.notes import WorkerReady
 from mtembed.run import process, worker
 from mtembed.run.embed import Run
 from mtembed.run.plan import plan

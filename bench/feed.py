@@ -32,7 +32,8 @@ from bench.gpu_run import middle_rate
 from bench.host_path import noisy
 from mtembed import machine, models
 from mtembed.config import RunConfig
-from mtembed.messages import Embedded, EmbedTask, Ready, WorkerReady
+from mtembed.messages import Embedded, EmbedTask, Ready
+from mtembed.notes import WorkerReady
 from mtembed.run import process, worker
 from mtembed.run.embed import Run
 from mtembed.run.plan import plan

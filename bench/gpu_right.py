@@ -14,7 +14,8 @@ from mtembed.engine.gpu_kernel import Trial
 from mtembed.engine.memory import reason
 from mtembed.engine.precision import relative_l2
 from mtembed.kernels.select import GPU_BACKENDS, backend
-from mtembed.messages import DeviceJob, WorkerReady
+from mtembed.messages import DeviceJob
+from mtembed.notes import WorkerReady
 from mtembed.sources import SOURCES
 from tests.tools.slots import slot_of
 

@@ -1,4 +1,7 @@
-"""The house: which file may import which, who prints, who loads torch; held for every file, also for new ones."""
+"""The house: which file may import which, who prints, who loads torch; held for every file, also for new ones.
+
+``python tests/test_layers.py`` renews the map of the house in docs/design.md, which is drawn from the files themselves.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ HEAVY = ("torch", "torchgeo", "torchvision", "open_clip", "timm", "transformers"
 LOADS_TORCH = ("engine", "kernels")
 LONGEST = 350
 FLOORS = (
-    ("errors", "types", "text", "_numba"),
+    ("errors", "types", "text", "notes", "_numba"),
     ("sources", "machine", "config", "ring", "messages", "parquet", "geo", "kernels"),
     ("archive", "models"),
     ("engine", "dataset"),
@@ -194,3 +197,61 @@ def test_every_room_is_installed() -> None:
     listed = (ROOT / "setup.cfg").read_text().split()
     rooms = {f"mtembed.{path.parent.name}" for path in PACKAGE.glob("*/__init__.py")}
     assert not {"mtembed", "mtembed.kernels", *rooms} - set(listed)
+
+
+# -- the map of the house in docs/design.md -----------------------------------------------------------------------
+
+DESIGN = ROOT / "docs" / "design.md"
+MARKS = ("<!-- house -->", "<!-- /house -->")
+
+
+def first_sentence(path: Path) -> str:
+    """What a file says of itself: the first sentence of its docstring, as one line."""
+    text = " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")[0].split())
+    end = text.find(".  ")
+    return (text if end < 0 else text[: end + 1]).replace("``", "`").replace("|", "\\|")
+
+
+def arrows() -> dict[str, dict[str, int]]:
+    """room -> room -> number of files of the first that import the second."""
+    found: dict[str, dict[str, int]] = {}
+    for name, path in MODULES.items():
+        others = {room(other) for other, _ in own(path)} - {room(name), "__init__"}
+        for other in others if room(name) not in FREE else ():
+            row = found.setdefault(room(name), {})
+            row[other] = row.get(other, 0) + 1
+    return found
+
+
+def house() -> str:
+    """Floors from the roof down, a line for each room and each file, and who imports whom."""
+    imports, lines = arrows(), []
+    for number, rooms in reversed(list(enumerate(FLOORS))):
+        lines += [f"**Floor {number}**", ""]
+        for name in rooms:
+            files = {module: path for module, path in MODULES.items() if room(module) == name}
+            folder = f"mtembed.{name}" in MODULES and MODULES[f"mtembed.{name}"].name == "__init__.py"
+            whole = f": {first_sentence(MODULES[f'mtembed.{name}'])}" if f"mtembed.{name}" in MODULES else ""
+            needs = ", ".join(
+                f"`{other}`" for other in sorted(imports.get(name, {}), key=lambda one: (floor(f"mtembed.{one}"), one))
+            )
+            lines.append(
+                f"* `{name}{'/' if folder or name == 'kernels' else '.py'}`{whole} Imports: {needs or 'nothing'}."
+            )
+            for module, path in sorted(files.items()):
+                if path.name != "__init__.py" and module.count(".") == 2:
+                    lines.append(f"  * `{path.name}`: {first_sentence(path)}")
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def test_the_map_of_the_house_is_up_to_date() -> None:
+    text = DESIGN.read_text()
+    written = text[text.index(MARKS[0]) + len(MARKS[0]) : text.index(MARKS[1])].strip()
+    assert written == house(), "stale: run python tests/test_layers.py"
+
+
+if __name__ == "__main__":
+    text = DESIGN.read_text()
+    before, after = text[: text.index(MARKS[0])], text[text.index(MARKS[1]) :]
+    DESIGN.write_text(f"{before}{MARKS[0]}\n\n{house()}\n\n{after}")

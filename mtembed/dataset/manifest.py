@@ -20,7 +20,7 @@ import msgspec
 from mtembed.dataset.atomic import is_file_name, read_regular
 from mtembed.dataset.settings import Settings
 from mtembed.errors import OutputError
-from mtembed.messages import DecodedBands, PrecisionCheck
+from mtembed.notes import DecodedBands, PrecisionCheck
 from mtembed.types import CrewSizes, Normalisation, Roofline, ShardFacts
 
 MOST_ROWS = 2**31  # of a shard, whose row groups have 32-bit numbers
@@ -72,10 +72,10 @@ class Notes:
     batch_halved: tuple[Event, ...] = ()
     dropped_cards: tuple[Event, ...] = ()
     unpinned: tuple[Event, ...] = ()
-    unfused: tuple[Event, ...] = ()
-    decoded_on_cpu: tuple[Event, ...] = ()
     remade_parts: tuple[Event, ...] = ()
     lost_shards: tuple[Event, ...] = ()
+    unfused: tuple[Event, ...] = ()
+    decoded_on_cpu: tuple[Event, ...] = ()
     precision_unknown: tuple[Event, ...] = ()
 
 

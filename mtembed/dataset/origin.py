@@ -14,7 +14,8 @@ from mtembed.dataset.folder import now
 from mtembed.dataset.manifest import GridFacts, Manifest, ModelFacts, Notes, WeightsFacts, totals
 from mtembed.dataset.settings import Settings
 from mtembed.geo.fragments import FragmentGrid
-from mtembed.messages import (
+from mtembed.models import ModelSpec
+from mtembed.notes import (
     BatchHalved,
     DecodedBands,
     DecodedOnCpu,
@@ -28,7 +29,6 @@ from mtembed.messages import (
     Unpinned,
     WorkerReady,
 )
-from mtembed.models import ModelSpec
 from mtembed.text import printable
 from mtembed.types import ShardFacts
 

@@ -14,7 +14,7 @@ from mtembed.dataset.folder import Dataset, now
 from mtembed.dataset.manifest import Manifest, totals
 from mtembed.dataset.origin import noted
 from mtembed.dataset.timings import read_timings
-from mtembed.messages import Note
+from mtembed.notes import Note
 from mtembed.types import CrewSizes, Roofline, ShardFacts
 
 SAVE_EVERY_S = 30.0

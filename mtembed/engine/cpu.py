@@ -18,9 +18,10 @@ from mtembed.engine.packed import pack
 from mtembed.engine.precision import PrecisionCheck, require_finite
 from mtembed.errors import CellError
 from mtembed.kernels.select import backend, kernel_name
-from mtembed.messages import DeviceJob, EmbedTask, Note, WorkerReady
+from mtembed.messages import DeviceJob, EmbedTask
 from mtembed.models import ModelSpec
 from mtembed.models.networks import optimise
+from mtembed.notes import Note, WorkerReady
 from mtembed.ring import Slot
 from mtembed.types import CellTiming, DecodedCell, FloatArray
 

@@ -9,7 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from mtembed.errors import CellError
-from mtembed.messages import EmbedTask, Note
+from mtembed.messages import EmbedTask
+from mtembed.notes import Note
 from mtembed.ring import Slot
 from mtembed.types import DecodedCell, FloatArray
 

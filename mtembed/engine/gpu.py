@@ -29,7 +29,8 @@ from mtembed.engine.streams import Streams
 from mtembed.errors import CellError
 from mtembed.kernels.fragment_numpy import check_bounds
 from mtembed.kernels.select import GPU_BACKENDS, Fragment, kernel_name
-from mtembed.messages import DecodedBands, DecodedOnCpu, DeviceJob, EmbedTask, Note, Unpinned, WorkerReady
+from mtembed.messages import DeviceJob, EmbedTask
+from mtembed.notes import DecodedBands, DecodedOnCpu, Note, Unpinned, WorkerReady
 from mtembed.ring import Ring, Slot
 from mtembed.sources import SOURCES
 

@@ -19,9 +19,10 @@ from mtembed.engine.fused import fuse, widen
 from mtembed.engine.independence import position_independent
 from mtembed.engine.memory import is_out_of_memory, reason
 from mtembed.engine.streams import Streams
-from mtembed.messages import BatchHalved, DeviceJob, Note, Unfused
+from mtembed.messages import DeviceJob
 from mtembed.models import ModelSpec
 from mtembed.models.networks import optimise
+from mtembed.notes import BatchHalved, Note, Unfused
 
 
 class GpuNetwork:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from mtembed import messages
+from mtembed import notes
 from mtembed.engine.cutter import Cells, Cutter
 from mtembed.engine.memory import is_out_of_memory, reason
 from mtembed.errors import CellError
@@ -29,7 +29,7 @@ class PrecisionCheck:
         self.needed = (job.engine, job.precision) != ("torch", "fp32")
         self.golden: nn.Module | None = None  # built when needed; a caller who has it may put it here
 
-    def __call__(self, cells: Cells, fragments: Any, vectors: FloatArray) -> messages.Note:
+    def __call__(self, cells: Cells, fragments: Any, vectors: FloatArray) -> notes.Note:
         """Compare ``vectors`` [n, D] with those of the golden path for the first of ``fragments`` (int32 [n, 3]).
 
         Where memory does not suffice for that, the note says so: a check must not end a device's work.
@@ -39,13 +39,13 @@ class PrecisionCheck:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            return messages.PrecisionUnknown(reason(error))
+            return notes.PrecisionUnknown(reason(error))
         finally:
             self.golden = None
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _compare(self, cells: Cells, fragments: Any, vectors: FloatArray) -> messages.Note:
+    def _compare(self, cells: Cells, fragments: Any, vectors: FloatArray) -> notes.Note:
         count = min(len(vectors), self.job.batch, CHECKED)
         shape = (count, len(self.spec.bands_for(self.job.source)), self.job.size, self.job.size)
         out = torch.empty(shape, device=self.device)
@@ -57,8 +57,8 @@ class PrecisionCheck:
         exact = torch.cat([golden(out[first : first + AT_ONCE]).cpu() for first in range(0, count, AT_ONCE)])
         return self._note(relative_l2(vectors[:count], exact.numpy()))
 
-    def _note(self, error: npt.NDArray[np.float64]) -> messages.PrecisionCheck:
-        return messages.PrecisionCheck(
+    def _note(self, error: npt.NDArray[np.float64]) -> notes.PrecisionCheck:
+        return notes.PrecisionCheck(
             precision=self.job.precision,
             engine=self.job.engine,
             fragments=len(error),

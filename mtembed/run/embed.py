@@ -15,7 +15,7 @@ from mtembed.dataset.ours import clear, require_ours
 from mtembed.dataset.record import RunRecord
 from mtembed.dataset.settings import Settings, resolve
 from mtembed.errors import OutputError
-from mtembed.messages import Note
+from mtembed.notes import Note
 from mtembed.ring import Ring
 from mtembed.run import process
 from mtembed.run.crews import Crews, Start, crews

@@ -26,18 +26,16 @@ from mtembed.messages import (
     EmbedTask,
     FinishTask,
     Key,
-    Note,
     OpenPart,
     PartClosed,
     PartFailed,
     PartFinished,
     PartOpened,
-    PartRemade,
-    ShardLost,
     ShardOpened,
     Task,
     TaskAnswer,
 )
+from mtembed.notes import Note, PartRemade, ShardLost
 from mtembed.run.budget import FailureBudget, RestartBudget
 from mtembed.run.cells import CellState, Decoding, Filled, Waiting
 from mtembed.run.crew import Crew, CrewSpec

@@ -8,17 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from mtembed.errors import WorkerError
-from mtembed.messages import (
-    AppendTask,
-    DecodeTask,
-    EmbedTask,
-    Fatal,
-    FinishTask,
-    LaneDropped,
-    OpenPart,
-    PlanTask,
-    Ready,
-)
+from mtembed.messages import AppendTask, DecodeTask, EmbedTask, Fatal, FinishTask, OpenPart, PlanTask, Ready
+from mtembed.notes import LaneDropped
 from mtembed.run.cells import Decoding, Filled
 from mtembed.run.channel import wait
 from mtembed.run.crew import CrewSpec, Reaped

@@ -12,7 +12,7 @@ import pytest
 from mtembed.dataset.manifest import Manifest, read, totals
 from mtembed.dataset.origin import carried_on, command_line, noted
 from mtembed.errors import OutputError
-from mtembed.messages import BatchHalved, DecodedBands, LaneDropped, PrecisionCheck, Unpinned, WorkerReady
+from mtembed.notes import BatchHalved, DecodedBands, LaneDropped, PrecisionCheck, Unpinned, WorkerReady
 from tests import fuzz_manifest
 from tests.tools.manifests import facts, manifest, settings
 

@@ -1,4 +1,4 @@
-"""What workers tell reaches the manifest: kernels, places in a batch, GPUs that are not alike."""
+"""What is learnt while a run lasts goes into the manifest: kernels, unlike GPUs; no kind of note is lost."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from mtembed.dataset.manifest import Manifest
 from mtembed.dataset.origin import begin, noted
 from mtembed.dataset.settings import resolve
 from mtembed.machine import Gpus
-from mtembed.messages import DecodedOnCpu, Note, PrecisionUnknown, ShardLost, Unfused, Unpinned, WorkerReady
+from mtembed.notes import DecodedOnCpu, Note, PrecisionUnknown, ShardLost, Unfused, Unpinned, WorkerReady
 from mtembed.types import Weights
-from tests.test_messages import NOTES
+from tests.test_notes import NOTES
+from tests.tools.manifests import manifest as made
 
 
 @pytest.fixture
@@ -60,11 +61,12 @@ def test_events_are_kept_each_once(manifest: Manifest) -> None:
 
 
 @pytest.mark.parametrize("note", [note for note, *_ in NOTES], ids=lambda note: note.name)
-def test_every_note_is_in_the_manifest(manifest: Manifest, note: Note) -> None:
-    assert noted(manifest, note).as_json() != manifest.as_json()
+def test_every_note_is_in_the_manifest(note: Note) -> None:
+    plain = made().as_json()
+    assert noted(made(), note).as_json() != plain
 
 
-def test_a_shard_is_lost_once_however_often_it_is_told(manifest: Manifest) -> None:
+def test_a_shard_is_lost_once_however_often_it_is_told() -> None:
     lost = ShardLost("a.parquet", "write", "killed")
-    twice = noted(noted(manifest, lost), replace(lost))
+    twice = noted(noted(made(), lost), replace(lost))
     assert twice.as_json()["notes"]["lost_shards"] == [lost.as_json()]

@@ -24,7 +24,8 @@ from mtembed.engine.gpu import IN_FLIGHT, GpuDevice
 from mtembed.engine.gpu_network import GpuNetwork
 from mtembed.engine.precision import relative_l2
 from mtembed.engine.streams import HostEvent, Streams
-from mtembed.messages import BatchHalved, DeviceJob, EmbedTask, Note, PrecisionCheck, PrecisionUnknown, Unfused
+from mtembed.messages import DeviceJob, EmbedTask
+from mtembed.notes import BatchHalved, Note, PrecisionCheck, PrecisionUnknown, Unfused
 from mtembed.ring import Ring
 from tests.tools.commands import embeddings, run
 from tests.tools.shards import default_cells, make_shard

@@ -16,7 +16,8 @@ from mtembed.engine import pinned
 from mtembed.engine.cpu import CpuDevice
 from mtembed.engine.gpu import GpuDevice
 from mtembed.engine.precision import relative_l2
-from mtembed.messages import BatchHalved, DeviceJob, Unfused, Unpinned, WorkerReady
+from mtembed.messages import DeviceJob
+from mtembed.notes import BatchHalved, Unfused, Unpinned, WorkerReady
 from mtembed.ring import Ring
 from tests.tools.commands import embeddings, run
 from tests.tools.shards import default_cells, make_shard

@@ -25,7 +25,6 @@ from mtembed.messages import (
     EmbedTask,
     FinishTask,
     Key,
-    Note,
     OpenPart,
     PartClosed,
     PartFailed,
@@ -33,9 +32,9 @@ from mtembed.messages import (
     PartOpened,
     PlanTask,
     Ready,
-    ShardLost,
     ShardOpened,
 )
+from mtembed.notes import Note, ShardLost
 from mtembed.run.channel import Channel, pair
 from mtembed.run.crew import CrewSpec
 from mtembed.run.flow import Callbacks, Work

@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from mtembed.messages import (
+from mtembed.notes import (
     BatchHalved,
     DecodedBands,
     DecodedOnCpu,
@@ -42,6 +42,12 @@ NOTES: list[tuple[Note, str, dict[str, object], str]] = [
         "",
     ),
     (PrecisionUnknown("no memory"), "precision_unknown", {"cause": "no memory"}, "was not measured: no memory"),
+    (
+        DecodedOnCpu(0, "no memory"),
+        "decoded_on_cpu",
+        {"card": 0, "cause": "no memory"},
+        "a core of the CPU does the rest: no memory",
+    ),
     (DecodedBands(12, 1), "decoded_bands", {"gpu": 12, "cpu": 1}, ""),
     (BatchHalved(1, 20, 10), "batch_halved", {"card": 1, "from": 20, "to": 10}, "10 instead of 20 fragments"),
     (
@@ -57,7 +63,6 @@ NOTES: list[tuple[Note, str, dict[str, object], str]] = [
         "no part could be made of a.parquet: killed",
     ),
     (LaneDropped(2, "was killed"), "dropped_cards", {"lane": 2, "cause": "was killed"}, "lane 2 is given up"),
-    (DecodedOnCpu(0, "odd"), "decoded_on_cpu", {"card": 0, "cause": "odd"}, "a core of the CPU does the rest: odd"),
     (Unfused(0, "no kernel"), "unfused", {"card": 0, "cause": "no kernel"}, "without joined operators: no kernel"),
     (Unpinned(0, "error 2"), "unpinned", {"card": 0, "cause": "error 2"}, "could not be pinned: error 2"),
 ]
