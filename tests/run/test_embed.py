@@ -192,7 +192,7 @@ def test_the_radiometric_offset_is_removed_only_when_asked(tmp_path: Path) -> No
 
 DIFFERENT: list[tuple[str, dict[str, Any]]] = [
     ("weights", {"weights": "random:7"}),
-    ("model", {"model": "dinov2", "weights": "random:1", "fragment_size": None}),
+    ("model", {"model": "dinov2", "weights": "random:1", "fragment_size": 28}),
     ("precision", {"precision": "bf16"}),
     ("fragment-size", {"fragment_size": 48}),
     ("overlap", {"overlap": 0.5}),
@@ -266,7 +266,7 @@ def small_dev_shm(command: Callable[..., Any]) -> bool:
 def test_a_tiny_dev_shm_is_enough(archive: Path, finished: Path, tmp_path: Path) -> None:
     if not small_dev_shm(subprocess.run):
         pytest.skip("mount namespaces are not permitted here")
-    inner = f"mount -t tmpfs -o size=64k tmpfs /dev/shm && exec {sys.executable} -m mtembed.cli"
+    inner = f"mount -t tmpfs -o size=64k tmpfs /dev/shm && exec {sys.executable} -m mtembed"
     words = f"--model rcf --fragment-size 32 --output {tmp_path}/out {archive}"
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(["unshare", "-m", "sh", "-c", f"{inner} {words}"], env=env, capture_output=True, check=False)

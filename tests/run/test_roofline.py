@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mtembed.report.roofline import roof
-from mtembed.types import DECODE_STAGES, DEVICE_STAGES
+from mtembed.types import DECODE_STAGES, DEVICE_STAGES, Roofline
 from tests.tools.commands import embeddings, run
+from tests.tools.manifests import manifest
 from tests.tools.shards import make_shard
 
 ALONE = {"read": 2.0, "decode": 8.0, "upload": 0.0, "preprocess": 20.0, "forward": 80.0, "download": 0.0}
 LIMITS = {"read": 500.0, "decode": 125.0, "upload": 0.0, "preprocess": 100.0, "forward": 25.0, "download": 0.0}
-MEASURED: dict[str, Any] = {"alone_ms": ALONE, "limits": LIMITS, "read_bytes_per_s": 1e9, "best": 20.0}
+MEASURED = manifest(roofline=Roofline(ALONE, LIMITS, read_bytes_per_s=1e9, best=20.0))
 
 
 def test_shares_are_of_each_stages_own_limit() -> None:
-    found = roof([{"roofline": MEASURED}], 10.0)
+    found = roof([MEASURED], 10.0)
     assert found is not None and (found.best_cells_per_s, found.share) == (20.0, 0.5)
     shares = {name: stage.share for name, stage in found.stages.items()}
     assert shares == {"read": 0.02, "decode": 0.08, "preprocess": 0.1, "forward": 0.4}
 
 
 def test_processes_add_up_and_one_that_was_not_measured_spoils_it() -> None:
-    both = roof([{"roofline": MEASURED}, {"roofline": MEASURED}], 10.0)
+    both = roof([MEASURED, MEASURED], 10.0)
     assert both is not None and (both.best_cells_per_s, both.share) == (40.0, 0.25)
     assert both.stages["forward"].limit_cells_per_s == 50.0 and both.stages["forward"].alone_ms == 80.0
-    assert roof([{"roofline": MEASURED}, {}], 10.0) is None
-    assert roof([{"roofline": MEASURED}], None) is None
+    assert roof([MEASURED, manifest()], 10.0) is None
+    assert roof([MEASURED], None) is None
 
 
 @pytest.fixture
