@@ -190,6 +190,20 @@ class ShardLost:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class MetadataOdd:
+    """Something in ``metadata.parquet`` could not be used; it becomes a warning of the dataset, told once."""
+
+    name: ClassVar[str] = "warnings"
+    cause: str
+
+    def sentence(self) -> str:
+        return ""
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
 Note = (
     WorkerReady
     | PrecisionCheck
@@ -202,5 +216,6 @@ Note = (
     | Unfused
     | PartRemade
     | ShardLost
+    | MetadataOdd
 )
 """A fact about the run: ``name`` is its key in the manifest, ``sentence()`` what users are told, if anything."""

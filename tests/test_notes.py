@@ -12,6 +12,7 @@ from mtembed.notes import (
     DecodedBands,
     DecodedOnCpu,
     LaneDropped,
+    MetadataOdd,
     Note,
     PartRemade,
     PrecisionCheck,
@@ -64,6 +65,7 @@ NOTES: list[tuple[Note, str, dict[str, object], str]] = [
     ),
     (LaneDropped(2, "was killed"), "dropped_cards", {"lane": 2, "cause": "was killed"}, "lane 2 is given up"),
     (Unfused(0, "no kernel"), "unfused", {"card": 0, "cause": "no kernel"}, "without joined operators: no kernel"),
+    (MetadataOdd("no line"), "warnings", {"cause": "no line"}, ""),
     (Unpinned(0, "error 2"), "unpinned", {"card": 0, "cause": "error 2"}, "could not be pinned: error 2"),
 ]
 

@@ -20,6 +20,7 @@ from mtembed.notes import (
     DecodedBands,
     DecodedOnCpu,
     LaneDropped,
+    MetadataOdd,
     Note,
     PartRemade,
     PrecisionCheck,
@@ -123,6 +124,8 @@ def noted(manifest: Manifest, note: Note) -> Manifest:
     notes = manifest.notes
     if isinstance(note, WorkerReady):
         return _with_device(manifest, note)
+    if isinstance(note, MetadataOdd):
+        return dataclasses.replace(manifest, warnings=_with(manifest.warnings, note.cause))
     if isinstance(note, PrecisionCheck):
         notes = dataclasses.replace(notes, precision_check=note)
     elif isinstance(note, DecodedBands):

@@ -103,4 +103,4 @@ class RunRecord:
 
 
 def _line(failure: Mapping[str, object]) -> str:
-    return json.dumps({name: failure[name] for name in FAILURE}, ensure_ascii=False) + "\n"
+    return json.dumps({name: failure[name] for name in FAILURE}) + "\n"

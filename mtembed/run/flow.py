@@ -35,7 +35,7 @@ from mtembed.messages import (
     Task,
     TaskAnswer,
 )
-from mtembed.notes import Note, PartRemade, ShardLost
+from mtembed.notes import MetadataOdd, Note, PartRemade, ShardLost
 from mtembed.run.budget import FailureBudget, RestartBudget
 from mtembed.run.cells import CellState, Decoding, Filled, Waiting
 from mtembed.run.crew import Crew, CrewSpec
@@ -132,6 +132,7 @@ class Flow:
     def listed(self, listing: ShardListing) -> None:
         """A shard is open, or cannot be opened: those whose turn it is get their parts."""
         self.restarts.progressed()
+        self.tell(tuple(map(MetadataOdd, listing.notes)))
         for opened, cells in self.order.opened(listing):
             path = self.work.shards[opened.shard]
             info = PartInfo(opened.shard, printable(path.name), printable(path.stem), opened.fingerprint)

@@ -351,3 +351,15 @@ def test_only_shards_that_hold_a_selected_cell_get_a_part(tmp_path: Path) -> Non
     code, _, err = run(shared)
     assert code == 0 and "no cell is selected in the shards of this process" in err
     assert not embeddings(tmp_path / "shared")
+
+
+def test_metadata_that_say_nothing_of_a_later_shard_are_told_once(archive: Path, tmp_path: Path) -> None:
+    shutil.copytree(archive / "images", tmp_path / "in" / "images")
+    first = make_shard(tmp_path / "spare" / "part_0.parquet", default_cells(3), "S2L2A")
+    write_metadata(tmp_path / "in" / "metadata.parquet", [first])
+    code, _, err = run(
+        ["--model", "rcf", "--fragment-size", "32", "--output", str(tmp_path / "out"), str(tmp_path / "in")]
+    )
+    assert code == 0 and err.count("metadata.parquet has no line about some of the shards") == 1
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["warnings"] == ["metadata.parquet has no line about some of the shards"]
