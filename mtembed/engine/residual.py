@@ -42,6 +42,9 @@ class JoinedBottleneck(nn.Module):
 
 def is_plain_resnet(trunk: Any) -> bool:
     """Say whether a trunk is a ResNet of plain bottlenecks: no attention, no blur, no stem of several convolutions."""
+    if type(trunk).__module__ != "timm.models.resnet":
+        return False  # and timm, which takes seconds to load, may not be loaded at all
+
     from timm.models.resnet import Bottleneck, ResNet
 
     if not isinstance(trunk, ResNet) or not isinstance(trunk.conv1, nn.Conv2d) or not isinstance(trunk.act1, nn.ReLU):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +17,7 @@ from mtembed.models.base import ModelSpec
 from mtembed.models.networks import fill, optimise
 from mtembed.types import Weights
 from tests.models.parity.small_networks import error, image, shaken, small_dinov2, small_siglip
+from tests.tools.commands import ROOT
 
 SIZE = 112
 SMALL = {"dinov2": small_dinov2, "siglip": small_siglip}
@@ -97,3 +100,13 @@ def test_types_without_fast_code_and_other_networks_stay_as_they_are(monkeypatch
     _, _, network = prepared("ssl4eo-s1", torch.float32)
     x = image(spec, size=SIZE)
     assert not any(isinstance(module, PackedConvolution) for module in packed(network, x).modules())
+
+
+def test_a_network_that_is_not_of_timm_does_not_load_it() -> None:
+    """timm brings torchvision and torch's compiler along: seconds of every worker's start."""
+    script = (
+        "import sys\nfrom mtembed.engine import open_device\nfrom tests.tools.slots import job\n"
+        "open_device(job('rcf', 'S1RTC', batch=2), None)\nassert 'timm' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
