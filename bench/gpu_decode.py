@@ -14,7 +14,7 @@ from bench.encoded import encode
 from bench.gpu_fed import device_of, options, tell
 from mtembed import models
 from mtembed.archive import tiff
-from mtembed.archive.cell import cell_blobs
+from mtembed.archive.reader import cell_blobs
 from mtembed.engine.gpu_decode import GpuDecoder
 from mtembed.engine.memory import reason
 from mtembed.messages import GPU_ENCODINGS
