@@ -32,7 +32,7 @@ STALL_S = 20.0  # after which a stopped worker is replaced; elsewhere the defaul
 STAGES = {
     "open shard": ("decode", "mtembed.archive.listing:list_shard"),
     "decode": ("decode", "mtembed.archive.cell:decode_cell"),
-    "embed": ("device", "mtembed.engine.device:CpuDevice.embed"),
+    "embed": ("device", "mtembed.engine.cpu:CpuDevice.embed"),
     "open part": ("write", "mtembed.dataset.part:UnfinishedPart.__init__"),
     "append": ("write", "mtembed.dataset.part:UnfinishedPart.append"),
     "close part": ("write", "mtembed.dataset.part:UnfinishedPart.close"),

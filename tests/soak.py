@@ -38,7 +38,7 @@ STALL_S = 20.0  # a stopped worker has a successor after that
 FROM_INSIDE = (
     ("decode", "mtembed.archive.listing:list_shard"),
     ("decode", "mtembed.archive.cell:decode_cell"),
-    ("device", "mtembed.engine.device:CpuDevice.embed"),
+    ("device", "mtembed.engine.cpu:CpuDevice.embed"),
     ("write", "mtembed.dataset.part:UnfinishedPart.append"),
     ("write", "mtembed.dataset.part:UnfinishedPart.close"),
     ("finish", "mtembed.dataset.part:UnfinishedPart.finish"),

@@ -65,7 +65,7 @@ def test_a_shard_without_part_is_a_line_and_keeps_what_was_finished(
     assert "SIGKILL" in failure["error"]
     assert [path.name for path in (output / ".mtembed").glob("*.journal")] == ["part_0.journal"]
     counted = tmp_path / "embedded"
-    count = {"kind": "device", "function": "mtembed.engine.device:CpuDevice.embed", "action": f"count:{counted}"}
+    count = {"kind": "device", "function": "mtembed.engine.cpu:CpuDevice.embed", "action": f"count:{counted}"}
     code, _, err = run(command(shards, output), [count])
     assert code == 0 and embeddings(output) == expected, err
     assert not counted.exists(), "its cells were safe"
