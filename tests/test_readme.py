@@ -184,7 +184,7 @@ def test_links_and_pictures_exist() -> None:
 def test_both_lines_of_setting_up_are_there() -> None:
     text = README.read_text()
     assert "pip install . && mtembed demo\n" in text
-    assert "pip install '.[test]' && pytest\n" in text
+    assert "pip install '.[test]' && pytest -n 2 --dist loadfile\n" in text
 
 
 def renew() -> None:

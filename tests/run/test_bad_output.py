@@ -38,11 +38,11 @@ def test_a_folder_that_may_not_be_written(shard: Path, tmp_path: Path) -> None:
     assert "Permission denied" in err and "--output" in err and "Traceback" not in err
 
 
-@pytest.mark.parametrize("call", [1, 4])
-def test_a_folder_that_is_removed_while_running(shard: Path, tmp_path: Path, call: int) -> None:
+@pytest.mark.parametrize("row_group", [0, 3])
+def test_a_folder_that_is_removed_while_running(shard: Path, tmp_path: Path, row_group: int) -> None:
     calm, output = tmp_path / "calm", tmp_path / "out"
     assert run(command(shard, calm))[0] == 0
-    fault = {"kind": "device", "function": "mtembed.engine.cpu:CpuDevice.embed", "call": call}
+    fault = {"kind": "device", "function": "mtembed.engine.cpu:CpuDevice.embed", "row_group": row_group}
     code, _, err = run(command(shard, output), [{**fault, "action": f"delete-folder:{output}"}])
     assert code == 1
     assert "was removed" in err and "same command" in err and "Traceback" not in err
