@@ -23,7 +23,9 @@ def by_neighbours(x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("network", "expected"), [(own, True), (by_place, False), (by_neighbours, False)], ids=lambda one: str(one)
+    ("network", "expected"),
+    [(own, True), (by_place, False), (by_neighbours, False)],
+    ids=["own", "by place", "by neighbours"],
 )
 def test_dependence_is_found(network: object, expected: bool) -> None:
     batch = torch.empty((40, 3, 8, 8))
