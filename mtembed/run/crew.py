@@ -71,19 +71,20 @@ class Crew:
         """The first worker of a place."""
         return next(worker for worker in self.workers if worker.place == place)
 
-    def least_loaded(self, lane: int | None = None, *, alone: bool = False) -> Worker | None:
-        """Of the workers that may take one more task, the one with the fewest; one that must be ``alone`` needs an
-        empty worker."""
+    def least_loaded(self, lane: int | None = None, *, near: int | None = None, alone: bool = False) -> Worker | None:
+        """Of the workers that may take one more task (of one ``lane`` only), the one with the fewest; those whose place
+        is ``near`` come first, they have its shards open.  A task that must be ``alone`` needs an empty worker."""
         credit = 1 if alone else self._spec.credit
         able = [
             worker
             for worker in self.workers
             if worker.ready
+            and worker.ending_since is None
             and len(worker.tasks) < credit
             and (lane is None or worker.place == lane)
             and not self._reserved(worker)
         ]
-        return min(able, key=lambda worker: len(worker.tasks), default=None)
+        return min(able, key=lambda worker: (near not in (None, worker.place), len(worker.tasks)), default=None)
 
     def _reserved(self, worker: Worker) -> bool:
         """Whether it holds a task that must be alone."""
@@ -120,12 +121,10 @@ class Crew:
             worker.backlog.extend(kept)
         return dropped
 
-    def reap(self, worker: Worker, cause: str = "") -> Reaped:
-        """Take a worker that is dead, or is to be, out of the crew; ``cause`` is said instead of how it ended."""
-        if cause:
-            worker.kill()
-        cause = cause or worker.exit_reason()
+    def reap(self, worker: Worker) -> Reaped:
+        """Take a worker that is gone out of the crew."""
         self.workers.remove(worker)
-        reaped = Reaped(worker, tuple(worker.tasks.values()), tuple(worker.backlog), cause, worker.stderr_tail())
-        worker.close()
+        tasks, backlog = tuple(worker.tasks.values()), tuple(worker.backlog)
+        reaped = Reaped(worker, tasks, backlog, worker.exit_reason(), worker.stderr_tail())
+        worker.release()
         return reaped

@@ -44,7 +44,7 @@ def _deal_decoding(flow: Flow, lane: Lane) -> None:
         waiting = flow.lanes.peek(lane, last)
         if waiting is None:
             return
-        worker = crew.least_loaded(alone=flow.suspects.must_be_alone(requeue.cell(waiting.key)))
+        worker = crew.least_loaded(near=lane.index, alone=flow.suspects.must_be_alone(requeue.cell(waiting.key)))
         if worker is None:
             return
         waiting = flow.lanes.take(lane, last).tried()

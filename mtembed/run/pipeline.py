@@ -23,6 +23,7 @@ from mtembed.text import printable
 from mtembed.types import CellTiming, Fingerprint, ShardListing
 
 TICK_S = 0.25  # the longest the parent sleeps; a dead worker wakes it at once
+EXIT_S = 0.05  # a process is gone so soon after its stream, if it does not hold a GPU; nobody waits for longer
 STOP_GRACE_S = 8.0  # after a first signal, what is in flight has so long to finish
 
 
@@ -69,10 +70,11 @@ class Pipeline:
                 crew.start_all(len(flow.lanes))
             while not self._complete():
                 deal(flow, stopping=self._stop_at is not None)
-                channels = {worker.channel: worker for worker in flow.workers}
+                channels = {worker.channel: worker for worker in flow.workers if worker.ending_since is None}
                 for channel in wait(channels, self._tick_s):
                     self._receive(channels[channel])
-                self._reap_stalled()
+                self._end_stalled()
+                self._reap_gone()
                 self._report()
         finally:
             close_all(flow.workers)
@@ -92,7 +94,8 @@ class Pipeline:
         try:
             messages = worker.channel.receive()
         except EOFError:
-            self._reap(worker)
+            worker.ends()
+            worker.gone(EXIT_S)
             return
         worker.last_heard = time.monotonic()
         for message in messages:
@@ -117,18 +120,24 @@ class Pipeline:
 
     # -- deaths -------------------------------------------------------------------------------------------------
 
-    def _reap_stalled(self) -> None:
+    def _end_stalled(self) -> None:
         """A worker that has held a task for long without a word is as good as dead; one that loads may take longer."""
         now = time.monotonic()
         for worker in self.flow.workers:
             patience = self._stall_timeout if worker.ready else start_patience_s(self._stall_timeout)
-            if (worker.tasks or not worker.ready) and now - worker.last_heard > patience:
-                self._reap(worker, f"made no progress for {patience:g} s")
+            silent = (worker.tasks or not worker.ready) and now - worker.last_heard > patience
+            if silent and worker.ending_since is None:
+                worker.ends(f"made no progress for {patience:g} s")
 
-    def _reap(self, worker: Worker, cause: str = "") -> None:
+    def _reap_gone(self) -> None:
+        for worker in self.flow.workers:
+            if worker.gone():
+                self._reap(worker)
+
+    def _reap(self, worker: Worker) -> None:
         """Give what a dead worker held to others, and start another one in its place."""
         flow = self.flow
-        reaped = flow.crews[worker.kind].reap(worker, cause)
+        reaped = flow.crews[worker.kind].reap(worker)
         flow.progress.deaths += 1
         if worker.ready:
             flow.suspects.died(reaped.suspects)

@@ -33,6 +33,7 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGUSR1})
 """What ends a run gracefully.  Workers never see them: they may be sent to the whole group, and the parent decides."""
 START_PATIENCE_S = 900.0  # a worker that loads for longer hangs
+END_PATIENCE_S = 10.0  # from the end of its stream: to let go of a GPU with much pinned memory takes seconds
 CLOSE_PATIENCE_S = 5.0  # a process in an uninterruptible call is left behind then; its end is the system's business
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 Answer = TypeVar("Answer")
@@ -51,7 +52,7 @@ class Worker:
     """One worker process and what it holds: ``tasks`` are the messages it has not answered yet, oldest first.
 
     A ``serial`` worker is sent one task at a time; those to come wait in its ``backlog``.  ``place`` is its lane, or
-    its number among those of its kind.
+    its number among those of its kind.  ``ending_since`` is when its stream ended, ``cause`` why the parent ended it.
     """
 
     kind: str
@@ -67,28 +68,45 @@ class Worker:
     last_heard: float = field(default_factory=time.monotonic)
     busy_since: float = 0.0
     busy_s: float = 0.0
+    ending_since: float | None = None
+    cause: str = ""
 
     def send(self, message: object) -> None:
         """Never waits; the end of a worker that is gone is noticed by ``Channel.receive``."""
         self.channel.send(message)
 
-    def stderr_tail(self, limit: int = 4000) -> str:
+    def stderr_tail(self, limit: int = 16000) -> str:
         """The end of what the process wrote to stderr."""
         self.stderr.seek(0, os.SEEK_END)
         self.stderr.seek(max(0, self.stderr.tell() - limit))
         return self.stderr.read().decode("utf-8", "replace").strip()
 
     def exit_reason(self) -> str:
-        """A few words for an error message: the signal or exit status, and the last line it wrote."""
-        status = self._wait(1.0)  # its socket is closed: it is about to end by itself
-        if status is None:
-            self.kill()
-            status = self._wait(CLOSE_PATIENCE_S)
-        if status is None:
-            return "cannot be killed"
+        """A few words for an error message: why it was ended, or its signal or exit status with the error it wrote."""
+        status = self.process.poll()
+        if self.cause or status is None:
+            return self.cause or "cannot be killed"
         how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        lines = self.stderr_tail().splitlines()
-        return f"{how} ({lines[-1].strip()})" if lines else how
+        line = error_line(self.stderr_tail())
+        return f"{how} ({line})" if line else how
+
+    def ends(self, cause: str = "") -> None:
+        """It has closed its stream and is about to end by itself, or is killed for a ``cause``."""
+        if cause:
+            self.kill()
+        self.cause = cause
+        self.ending_since = time.monotonic() - (END_PATIENCE_S if cause else 0.0)
+
+    def gone(self, patience_s: float = 0.0) -> bool:
+        """Whether a worker that ends is gone.  One that takes long is killed; one that outlives that counts as gone."""
+        if self.ending_since is None:
+            return False
+        if self._wait(patience_s) is not None:
+            return True
+        waited = time.monotonic() - self.ending_since
+        if waited > END_PATIENCE_S:
+            self.kill()
+        return waited > END_PATIENCE_S + CLOSE_PATIENCE_S
 
     def kill(self) -> None:
         self.process.kill()
@@ -97,6 +115,10 @@ class Worker:
         """Kill if alive, wait a while for its end, and close everything that belongs to it."""
         self.kill()
         self._wait(CLOSE_PATIENCE_S)
+        self.release()
+
+    def release(self) -> None:
+        """Close the parent's ends of a worker, without waiting for anything."""
         self.channel.close()
         self.stderr.close()
 
@@ -105,6 +127,20 @@ class Worker:
             return self.process.wait(patience_s)
         except subprocess.TimeoutExpired:
             return None
+
+
+def error_line(stderr: str) -> str:
+    """The line that names the error: the first one below the last traceback, or the last one.
+
+    What CUDA's errors say below that line is the same for all of them.
+    """
+    lines = stderr.splitlines()
+    fatal = [line for line in lines if line.startswith("Fatal Python error")]
+    if fatal:
+        return fatal[-1].strip()
+    frames = [i for i, line in enumerate(lines) if line.startswith('  File "')]
+    below = [line for line in lines[frames[-1] :] if not line.startswith(" ")] if frames else lines[-1:]
+    return (below or lines)[0].strip() if lines else ""
 
 
 def start_patience_s(stall_timeout_s: float) -> float:
@@ -193,6 +229,8 @@ def receive(worker: Worker, patience_s: float | None) -> Any:
         try:
             worker.backlog.extend(worker.channel.receive())
         except EOFError:
+            worker.ends()
+            worker.gone(END_PATIENCE_S)
             raise WorkerError(f"the {worker.kind} worker was {worker.exit_reason()}") from None
     message = worker.backlog.popleft()
     if isinstance(message, Fatal):

@@ -91,6 +91,9 @@ class Process:
     def wait(self, timeout: float | None = None) -> int:
         return -9
 
+    def poll(self) -> int:
+        return -9
+
 
 @dataclass
 class Simulated:
