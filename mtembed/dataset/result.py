@@ -23,7 +23,7 @@ from typing import Any
 
 from mtembed.dataset.atomic import as_text, open_own, read_json, write_atomically
 from mtembed.dataset.folder import WORK, output_problem
-from mtembed.errors import LockedError, OutputError, SettingsError
+from mtembed.errors import LockedError, OutputError, SettingsError, UsageError
 
 IDENTITY = "made-from.json"
 
@@ -50,13 +50,18 @@ class ResultFolder:
         """Hold the folder for this process; what is in it is looked at, and refused or kept.
 
         Raises SettingsError where something else lies there, LockedError where another process is at work, and
-        OutputError with a sentence for what goes wrong with the folder inside the block.
+        OutputError with a sentence for what goes wrong with the folder inside the block.  After a UsageError in it
+        nothing is kept that would stand in the way of another choice.
         """
         try:
             self.work.mkdir(parents=True, exist_ok=True)
             with self._locked():
                 self._begin(fresh)
-                yield self
+                try:
+                    yield self
+                except UsageError:
+                    shutil.rmtree(self.work)
+                    raise
                 shutil.rmtree(self.work)
         except OSError as error:
             raise OutputError(output_problem(self.root, error)) from error
@@ -106,13 +111,14 @@ class ResultFolder:
         for name in now:
             if before.get(name) != now[name]:
                 raise SettingsError(
-                    f"{self.root} was made with --{name} {before.get(name)} and not {now[name]}: "
+                    f"{self.root} was made with --{name.replace('_', '-')} {before.get(name)} and not {now[name]}: "
                     "choose another --output, or start over with --fresh"
                 )
-        if made.get("sources") != self._identity["sources"]:
+        then, here = _records(made.get("sources")), _records(self._identity["sources"])
+        if then != here:
             raise SettingsError(
-                f"{self.root} was made from {_named(made.get('sources'))} as they were, and not from "
-                f"{_named(self._identity['sources'])} as they are: choose another --output, or start over with --fresh"
+                f"{self.root} was made from {_named(then, here)} as they were, and not from "
+                f"{_named(here, then)} as they are: choose another --output, or start over with --fresh"
             )
 
     def _remove(self) -> None:
@@ -145,7 +151,11 @@ class ResultFolder:
             self.root.rmdir()
 
 
-def _named(sources: Any) -> str:
-    """'part_00001.parquet and 3 more' of recorded sources."""
-    names = [str(source.get("file")) for source in sources or [] if isinstance(source, Mapping)]
+def _records(sources: Any) -> list[Mapping[str, Any]]:
+    return [source for source in sources or [] if isinstance(source, Mapping)]
+
+
+def _named(sources: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> str:
+    """'part_00001.parquet and 3 more' of recorded sources; what is not among the others is named first."""
+    names = [str(source.get("file")) for source in sorted(sources, key=lambda one: one in others)]
     return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0] if names else "nothing"

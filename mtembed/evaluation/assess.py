@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -44,16 +44,21 @@ class Assessed:
         }
 
 
-def assess(dataset: EmbeddingDataset, options: EvaluateOptions, tick: Tick, extra: Sequence[Features] = ()) -> Assessed:
-    """Raises UsageError where labels cannot be used."""
-    planned = plan(labelled(dataset, options, tick), options)
-    features = [*baselines(planned.rows), *extra]
+def assess(dataset: EmbeddingDataset, options: EvaluateOptions, work: Path, tick: Tick) -> Assessed:
+    """``work`` keeps what is made from ``--shards``.  Raises UsageError where labels cannot be used."""
+    rows = labelled(dataset, options, tick)
+    if options.shards:
+        from mtembed.evaluation.from_shards import with_baselines
+
+        rows = with_baselines(dataset, rows, options.shards, work, tick)
+    planned = plan(rows, options)
+    features = compared(planned.rows)
     found = outcomes(planned, features, options, tick)
     few = [one for one in features if one.name in FEW_SHOT_FEATURES]
     return Assessed(dataset.name, planned, found, few_shots(planned, few, options, tick))
 
 
-def baselines(rows: Labelled) -> list[Features]:
+def compared(rows: Labelled) -> list[Features]:
     """The embedding, and what it must be better than."""
     place = np.stack([rows.lat, rows.lon], axis=1).astype(np.float32)
     constant = "majority" if rows.target.task == "classification" else "mean"
@@ -62,4 +67,5 @@ def baselines(rows: Labelled) -> list[Features]:
         Features(constant, None),
         Features("latlon", place),
         Features("permuted", rows.vectors, permuted=True),
+        *(Features(name, vectors) for name, vectors in rows.beside.items()),
     ]

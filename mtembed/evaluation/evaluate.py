@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from mtembed.dataset.atomic import write_atomically
 from mtembed.dataset.files import Name
 from mtembed.dataset.reader import EmbeddingDataset, open_dataset
-from mtembed.evaluation import agreement, health, labels, output, page, probe_file, probes, trained, words
+from mtembed.dataset.result import ResultFolder
+from mtembed.evaluation import agreement, health, labels, page, probe_file, probes, trained, words
 from mtembed.evaluation.assess import Assessed, assess
 from mtembed.evaluation.join import Tick
 from mtembed.evaluation.options import EvaluateOptions
@@ -27,7 +32,7 @@ def evaluate(dataset: Name | Sequence[Name], **options: Any) -> Evaluation:
     written only where ``output`` is given.  Raises MtembedError.
     """
     names = [dataset] if isinstance(dataset, (str, Path)) else list(dataset)
-    return run(names, EvaluateOptions(**options), lambda stage, done, total: None)
+    return run(names, EvaluateOptions.of(**options), lambda stage, done, total: None)
 
 
 def default_output(name: str) -> Path:
@@ -38,58 +43,80 @@ def default_output(name: str) -> Path:
 
 def run(names: Sequence[Name], options: EvaluateOptions, tick: Tick) -> Evaluation:
     """Everything, with progress.  An output that is there already, of the same command and input, is read back."""
-    datasets = [open_dataset(name) for name in names]
-    inputs = _inputs(datasets, options)
-    settings: Mapping[str, Any] = rounded(dict(options.as_json()))
-    folder = Path(options.output) if options.output else None
-    if folder is not None:
-        wanted = {"command": "evaluate", "settings": settings, "inputs": rounded(inputs)}
-        before = output.earlier(folder, JSON_NAME, wanted, options.fresh)
-        if before and not (options.save_probe and not Path(options.save_probe).exists()):
-            return Evaluation.from_json(before, str(folder))
-    with probes.calm():
-        found, drawn = _evaluated(datasets, inputs, settings, options, tick)
-        if options.save_probe:
-            probe_file.save(Path(options.save_probe), trained.on_all_rows(drawn[0], datasets[0], options))
-    if folder is not None:
-        output.make(folder)
-        output.put(folder / PAGE_NAME, page.page(found, drawn))
-        output.put(folder / JSON_NAME, output.to_json(found.as_json()))
-    return found
+    work = Work([open_dataset(name) for name in names], options, tick)
+    if not options.output:
+        with tempfile.TemporaryDirectory(prefix="mtembed-evaluate-") as scratch:
+            return work.evaluated(Path(scratch))[0]
+    folder = ResultFolder(Path(options.output), JSON_NAME, [PAGE_NAME], work.settings, work.sources)
+    with folder.held(options.fresh) as held:
+        if held.finished and not work.probe_is_missing():
+            return Evaluation.from_json(held.content(), options.output)
+        found, drawn = work.evaluated(held.work)
+        write_atomically(held.root / PAGE_NAME, page.page(found, drawn))
+        held.record(found.as_json())
+        return found
 
 
-def _inputs(datasets: Sequence[EmbeddingDataset], options: EvaluateOptions) -> list[Mapping[str, Any]]:
-    found: list[Mapping[str, Any]] = [
-        {"dataset": dataset.name, "files": dataset.sources()} for dataset in datasets
-    ]  # fmt: skip
-    if options.labels:
-        found.append({"labels": [labels.identity(path) for path in labels.find(options.labels)]})
-    return found
+class Work:
+    """What is evaluated, and how."""
+
+    def __init__(self, datasets: Sequence[EmbeddingDataset], options: EvaluateOptions, tick: Tick) -> None:
+        self._datasets, self._options, self._tick = datasets, options, tick
+        self.settings: Mapping[str, Any] = rounded(dict(options.as_json()))
+        self.sources = [
+            *({"dataset": dataset.name, **source} for dataset in datasets for source in dataset.sources()),
+            *_label_sources(options),
+            *_shard_sources(options),
+        ]
+
+    def probe_is_missing(self) -> bool:
+        return bool(self._options.save_probe) and not Path(str(self._options.save_probe)).exists()
+
+    def evaluated(self, scratch: Path) -> tuple[Evaluation, list[Assessed]]:
+        """``scratch`` keeps what is made from ``--shards``."""
+        options, datasets, tick = self._options, self._datasets, self._tick
+        probe = Path(options.save_probe) if options.save_probe else None
+        if probe:
+            probe_file.require_ours(probe, self._identity(), options.fresh)
+        with probes.calm():
+            wanted = bool(options.column or options.labels)
+            assessed = [assess(dataset, options, scratch, tick) for dataset in datasets] if wanted else []
+            found = self._found(assessed)
+            if probe:
+                probe_file.save(probe, trained.on_all_rows(assessed[0], datasets[0], options), self._identity())
+        return found, assessed
+
+    def _identity(self) -> str:
+        """sha256 of what the result is made from."""
+        return hashlib.sha256(json.dumps([self.settings, self.sources], sort_keys=True).encode()).hexdigest()
+
+    def _found(self, assessed: Sequence[Assessed]) -> Evaluation:
+        options, datasets, tick = self._options, self._datasets, self._tick
+        healthy = [health.of_dataset(dataset, options.seed, tick) for dataset in datasets]
+        agreed = [agreement.of_pair(one, two, options.seed, tick) for one, two in combinations(datasets, 2)]
+        return Evaluation(
+            output=options.output or "",
+            datasets=tuple(dataset.name for dataset in datasets),
+            sources=tuple(self.sources),
+            settings=self.settings,
+            seed=options.seed,
+            health=tuple(healthy),
+            agreement=tuple(agreed),
+            sentences=tuple(_sentences(assessed, healthy, agreed, options)),
+            **(_of_labels(assessed) if assessed else {}),
+        )
 
 
-def _evaluated(
-    datasets: Sequence[EmbeddingDataset],
-    inputs: Sequence[Mapping[str, Any]],
-    settings: Mapping[str, Any],
-    options: EvaluateOptions,
-    tick: Tick,
-) -> tuple[Evaluation, list[Assessed]]:
-    wanted = bool(options.column or options.labels)
-    assessed = [assess(dataset, options, tick) for dataset in datasets] if wanted else []
-    healthy = [health.of_dataset(dataset, options.seed, tick) for dataset in datasets]
-    agreed = [agreement.of_pair(one, two, options.seed, tick) for one, two in combinations(datasets, 2)]
-    found = Evaluation(
-        output=options.output or "",
-        datasets=tuple(dataset.name for dataset in datasets),
-        inputs=tuple(inputs),
-        settings=settings,
-        seed=options.seed,
-        health=tuple(healthy),
-        agreement=tuple(agreed),
-        sentences=tuple(_sentences(assessed, healthy, agreed, options)),
-        **(_of_labels(assessed) if assessed else {}),
-    )
-    return found, assessed
+def _label_sources(options: EvaluateOptions) -> list[dict[str, Any]]:
+    return [labels.identity(path) for path in labels.find(options.labels)] if options.labels else []
+
+
+def _shard_sources(options: EvaluateOptions) -> list[dict[str, Any]]:
+    if not options.shards:
+        return []
+    from mtembed.evaluation.from_shards import sources
+
+    return sources(options.shards)
 
 
 def _of_labels(assessed: Sequence[Assessed]) -> dict[str, Any]:

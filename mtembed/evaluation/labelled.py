@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ class Labelled:
 
     ``vectors`` float32 [n, D]; ``lat``, ``lon`` float64 [n] degrees; ``file`` and ``row`` int64 [n] name the row in the
     dataset; ``split`` and ``group`` hold the named columns, or are None.  ``dropped`` counts rows by reason.
+    ``beside`` are vectors float32 [n, E] of baselines, by the name of their features.
     """
 
     vectors: FloatArray
@@ -44,6 +45,7 @@ class Labelled:
     labels: int
     labels_dropped: dict[str, int]
     notes: tuple[str, ...] = ()
+    beside: Mapping[str, FloatArray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.row)
@@ -54,7 +56,8 @@ class Labelled:
         dropped = dict(self.dropped)
         if len(chosen) < len(self):
             dropped[reason] = dropped.get(reason, 0) + len(self) - len(chosen)
-        return Labelled(
+        return replace(
+            self,
             vectors=self.vectors[chosen],
             target=target,
             lat=self.lat[chosen],
@@ -65,9 +68,7 @@ class Labelled:
             split=None if self.split is None else [self.split[i] for i in chosen],
             group=None if self.group is None else [self.group[i] for i in chosen],
             dropped=dropped,
-            labels=self.labels,
-            labels_dropped=self.labels_dropped,
-            notes=self.notes,
+            beside={name: vectors[chosen] for name, vectors in self.beside.items()},
         )
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
+
+from cyclopts import Parameter
 
 from mtembed.errors import UsageError
 
@@ -51,6 +55,8 @@ class EvaluateOptions:
         Value of a label raster that is no label, where its file does not say.
     max_labels
         Labelled rows to use at most; more are sampled.
+    shards
+        Shards that the dataset was made from: band statistics, rcf and random weights become baselines.
     save_probe
         Write the probe, trained on all labelled rows, to this file.
     seed
@@ -78,16 +84,31 @@ class EvaluateOptions:
     coverage: float = 0.8
     nodata: float | None = None
     max_labels: int = 20_000
+    shards: Annotated[tuple[str, ...], Parameter(consume_multiple=True, metavar="PATH...")] = ()
     save_probe: str | None = None
     seed: int = 0
     output: str | None = None
     fresh: bool = False
 
+    @classmethod
+    def of(cls, **options: Any) -> Self:
+        """From what a Python caller gives: paths and lists are taken too.  Raises UsageError for everything wrong."""
+        names = [field.name for field in fields(cls) if field.name != "_"]
+        for name in options:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, 1)
+                meant = f"did you mean {near[0]}?" if near else f"the options are {', '.join(names)}"
+                raise UsageError(f"there is no option {name}: {meant}")
+        plain = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in options.items()}
+        shards = plain.get("shards", ())
+        plain["shards"] = (shards,) if isinstance(shards, str) else tuple(map(os.fspath, shards))
+        return cls(**plain)
+
     def __post_init__(self) -> None:
         for name, ok, rule in self._rules():
             if not ok:
                 raise UsageError(f"--{name} {getattr(self, name.replace('-', '_'))} is not possible: {rule}")
-        for name in ("split_column", "group_column", "save_probe"):
+        for name in ("split_column", "group_column", "shards", "save_probe"):
             if getattr(self, name) and not self.labels and not self.column:
                 raise UsageError(f"--{name.replace('_', '-')} needs labels: name them with --labels or --column")
 
@@ -126,8 +147,13 @@ class EvaluateOptions:
     def as_json(self, leave_out: Sequence[str] = ("output", "fresh", "save_probe")) -> Mapping[str, Any]:
         """What an evaluation depends on; paths by their last part."""
         found = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in leave_out}
-        found["labels"] = None if self.labels is None else str(self.labels).rstrip("/").rsplit("/", 1)[-1]
+        found["labels"] = None if self.labels is None else _last(self.labels)
+        found["shards"] = [_last(name) for name in self.shards]
         return found
+
+
+def _last(path: str) -> str:
+    return str(path).rstrip("/").rsplit("/", 1)[-1]
 
 
 def _numbers(text: str, word: str | None = None) -> tuple[int, ...] | None:

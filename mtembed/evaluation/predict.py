@@ -12,10 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mtembed.dataset.files import Name
-from mtembed.dataset.folder import output_problem
 from mtembed.dataset.reader import EmbeddingBatch, EmbeddingDataset, open_dataset
+from mtembed.dataset.result import ResultFolder
 from mtembed.errors import OutputError, UsageError
-from mtembed.evaluation import labels, output, probe_file, probes
+from mtembed.evaluation import labels, probe_file, probes
 from mtembed.evaluation.burn import Canvas, Extent
 from mtembed.evaluation.join import Tick, footprints, place_columns
 from mtembed.evaluation.predict_files import Drawing, TableWriter, write_geotiff, write_picture
@@ -23,6 +23,7 @@ from mtembed.evaluation.result import rounded, versions
 from mtembed.evaluation.trained import TrainedProbe
 
 JSON_NAME, TABLE_NAME, RASTER_NAME, PICTURE_NAME = (f"predictions.{end}" for end in ("json", "parquet", "tif", "png"))
+FILES = (TABLE_NAME, RASTER_NAME, PICTURE_NAME)
 KEPT = ("unique_id", "grid_cell", "product_id", "timestamp", "centre_lat", "centre_lon")
 
 
@@ -46,7 +47,7 @@ class Prediction:
     low: float | None
     high: float | None
     probe_score: str
-    files: tuple[str, ...] = (TABLE_NAME, RASTER_NAME, PICTURE_NAME)
+    files: tuple[str, ...] = FILES
 
 
 def predict(dataset: Name, probe: Name, output: Name, *, fresh: bool = False) -> Prediction:
@@ -62,22 +63,17 @@ def run(name: Name, probe_path: Path, folder: Path, fresh: bool, tick: Tick) -> 
     """With progress.  An output that is there already, of the same probe and dataset, is read back."""
     dataset, probe = open_dataset(name), probe_file.load(probe_path)
     _check(dataset, probe, probe_path)
-    wanted = rounded({
-        "command": "predict",
-        "settings": {"probe": labels.identity(probe_path)},
-        "inputs": [{"dataset": dataset.name, "files": dataset.sources()}],
-    })  # fmt: skip
-    if before := output.earlier(folder, JSON_NAME, wanted, fresh):
-        return _again(before, folder)
-    output.make(folder)
-    try:
+    sources = [*dataset.sources(), {"probe": True, **labels.identity(probe_path)}]
+    result = ResultFolder(folder, JSON_NAME, FILES, {}, sources)
+    with result.held(fresh) as held:
+        if held.finished:
+            return _again(held.content(), folder)
         with probes.calm():
-            found = _predicted(dataset, probe, folder, tick)
-    except OSError as error:
-        raise OutputError(output_problem(folder, error)) from error
-    content = {**wanted, "versions": versions(), **rounded(_facts(found))}
-    output.put(folder / JSON_NAME, output.to_json(content))
-    return found
+            found = _predicted(dataset, probe, held.work, folder, tick)
+        for name_of_file in found.files:
+            held.publish(held.work / name_of_file)
+        held.record({"command": "predict", "versions": versions(), **rounded(_facts(found))})
+        return found
 
 
 def _check(dataset: EmbeddingDataset, probe: TrainedProbe, path: Path) -> None:
@@ -106,8 +102,8 @@ def _again(content: Mapping[str, Any], folder: Path) -> Prediction:
         raise OutputError(f"{folder / JSON_NAME} is damaged: make it again with --fresh") from error
 
 
-def _predicted(dataset: EmbeddingDataset, probe: TrainedProbe, folder: Path, tick: Tick) -> Prediction:
-    """Two passes: where the footprints lie, then vectors to predictions, table and canvas batch by batch."""
+def _predicted(dataset: EmbeddingDataset, probe: TrainedProbe, work: Path, folder: Path, tick: Tick) -> Prediction:
+    """Into ``work``, in two passes: where the footprints lie, then predictions batch by batch."""
     extent = Extent()
     for batch in dataset.batches(place_columns(dataset), vectors=False):
         extent.add(footprints(batch.table))
@@ -115,7 +111,7 @@ def _predicted(dataset: EmbeddingDataset, probe: TrainedProbe, folder: Path, tic
     tally = _Tally(probe)
     columns = dict.fromkeys((*(name for name in KEPT if name in dataset.columns), *place_columns(dataset)))
     done = 0
-    with TableWriter(folder / TABLE_NAME) as table:
+    with TableWriter(work / TABLE_NAME) as table:
         for batch in dataset.batches(tuple(columns)):
             said = _said(batch, probe)
             shapes = footprints(batch.table)
@@ -126,8 +122,8 @@ def _predicted(dataset: EmbeddingDataset, probe: TrainedProbe, folder: Path, tic
             tick("predicting", done, dataset.rows)
     found = tally.result(dataset, folder)
     drawing = Drawing(probe.column, layer_names(probe), probe.classes, found.probe_score)
-    write_geotiff(folder / RASTER_NAME, canvas, drawing, probe.task)
-    write_picture(folder / PICTURE_NAME, canvas, drawing, probe)
+    write_geotiff(work / RASTER_NAME, canvas, drawing, probe.task)
+    write_picture(work / PICTURE_NAME, canvas, drawing, probe)
     return found
 
 

@@ -45,10 +45,10 @@ class Drawing:
 
 
 class TableWriter:
-    """GeoParquet, batch by batch, under another name until it is complete."""
+    """GeoParquet, batch by batch."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._scratch = path, path.with_name(f".{path.name}.tmp")
+        self._path = path
         self._writer: pq.ParquetWriter | None = None
         self._bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
         self._types: set[str] = set()
@@ -65,7 +65,7 @@ class TableWriter:
             "bbox": pa.StructArray.from_arrays([pa.array(edge) for edge in np.ascontiguousarray(boxes.T)], list(BOX)),
         })  # fmt: skip
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self._scratch, table.schema, compression="zstd", write_page_checksum=True)
+            self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd", write_page_checksum=True)
         self._writer.write_table(table)
         if len(boxes):
             self._bounds[:2] = np.fmin(self._bounds[:2], np.nanmin(boxes[:, :2], axis=0))
@@ -82,10 +82,6 @@ class TableWriter:
         geo = geo_metadata((west, south, east, north), sorted(self._types))
         self._writer.add_key_value_metadata({"geo": geo})
         self._writer.close()
-        if error is None:
-            self._scratch.replace(self._path)
-        else:
-            self._scratch.unlink(missing_ok=True)
 
 
 def write_geotiff(path: Path, canvas: Canvas, drawing: Drawing, task: str) -> None:
@@ -94,10 +90,9 @@ def write_geotiff(path: Path, canvas: Canvas, drawing: Drawing, task: str) -> No
     from affine import Affine
     from rasterio.windows import Window
 
-    scratch = path.with_name(f".{path.name}.tmp")
     transform = Affine(canvas.pixel, 0, canvas.west, 0, -canvas.pixel, canvas.north)
     with rasterio.open(
-        scratch, "w", driver="GTiff", height=canvas.rows, width=canvas.cols, count=canvas.layers, dtype="float32",
+        path, "w", driver="GTiff", height=canvas.rows, width=canvas.cols, count=canvas.layers, dtype="float32",
         crs="EPSG:4326", transform=transform, nodata=float("nan"), compress="deflate", predictor=3, tiled=True,
         blockxsize=BLOCK, blockysize=BLOCK, sparse_ok=True, interleave="pixel", BIGTIFF="IF_SAFER",
     ) as file:  # fmt: skip
@@ -108,7 +103,6 @@ def write_geotiff(path: Path, canvas: Canvas, drawing: Drawing, task: str) -> No
         file.update_tags(label=drawing.title, probe=drawing.caption)
         if task == "classification":
             file.update_tags(1, **{f"class_{number}": name for number, name in enumerate(drawing.classes)})
-    scratch.replace(path)
 
 
 def write_picture(path: Path, canvas: Canvas, drawing: Drawing, probe: TrainedProbe) -> None:
@@ -133,9 +127,7 @@ def write_picture(path: Path, canvas: Canvas, drawing: Drawing, probe: TrainedPr
     more = len(boxes) - len(shown)
     text = f"Probe on held-out rows: {drawing.caption}" + (f". {more} smaller places are not shown" if more else "")
     figure.supxlabel(text, fontsize=9, color=INK)
-    scratch = path.with_name(f".{path.name}.tmp")
-    figure.savefig(scratch, format="png", dpi=110, metadata={"Software": None})
-    scratch.replace(path)
+    figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
 
 
 def _maps(canvas: Canvas) -> list[Box]:

@@ -25,12 +25,33 @@ FACTS = (
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-def save(path: Path, probe: TrainedProbe) -> None:
-    """Complete or not at all; the same probe gives the same bytes.  Raises OutputError."""
+def require_ours(path: Path, made_from: str, fresh: bool) -> None:
+    """Raises UsageError where a file lies at ``path`` that is no probe, or, unless ``fresh``, one of another input.
+
+    ``made_from`` identifies labels, vectors and options.
+    """
+    if not path.exists():
+        return
+    try:
+        facts, _ = _read(path)
+    except UsageError as error:
+        raise UsageError(f"{path} is there already and is no probe: choose another --save-probe") from error
+    if not fresh and facts.get("made_from") != made_from:
+        raise UsageError(
+            f"{path} is a probe that was trained on something else: choose another --save-probe, or --fresh"
+        )
+
+
+def save(path: Path, probe: TrainedProbe, made_from: str) -> None:
+    """Complete or not at all; the same probe gives the same bytes.  ``made_from``: see ``require_ours``.
+
+    Raises OutputError.
+    """
     from safetensors.numpy import save as to_bytes
 
     model = probe.model
-    facts: dict[str, Any] = {"version": VERSION, "task": probe.task, **{name: getattr(probe, name) for name in FACTS}}
+    facts: dict[str, Any] = {"version": VERSION, "task": probe.task, "made_from": made_from}
+    facts |= {name: getattr(probe, name) for name in FACTS}
     arrays: Arrays = {"mean": model.scaler.mean, "scale": model.scaler.scale}
     if isinstance(model, Linear):
         facts |= {"kind": "linear", "penalty": model.penalty}

@@ -25,8 +25,8 @@ class Evaluation:
         The folder of evaluation.json and evaluation.html, or '' where nothing was written.
     datasets
         Names of the datasets, the first one first.
-    inputs
-        What identifies the files it was made from.
+    sources
+        What identifies the files it was made from: those of the datasets, labels, shards.
     settings
         All options, and what was decided.
     seed
@@ -53,7 +53,7 @@ class Evaluation:
 
     output: str
     datasets: tuple[str, ...]
-    inputs: tuple[Mapping[str, Any], ...]
+    sources: tuple[Mapping[str, Any], ...]
     settings: Mapping[str, Any]
     seed: int
     task: str = ""
@@ -79,7 +79,7 @@ class Evaluation:
             return cls(
                 output=output,
                 datasets=tuple(content["datasets"]),
-                inputs=tuple(content["inputs"]),
+                sources=tuple(content["sources"]),
                 settings=content["settings"],
                 seed=content["seed"],
                 task=content["task"] or "",
@@ -104,7 +104,7 @@ class Evaluation:
         content = {
             "command": "evaluate",
             "datasets": list(self.datasets),
-            "inputs": list(self.inputs),
+            "sources": list(self.sources),
             "settings": dict(self.settings),
             "seed": self.seed,
             "versions": versions(),

@@ -133,7 +133,7 @@ def _with_split(rows: Labelled, column: str) -> Labelled:
             f"it needs train and test (validation trains), and holds {seen}"
         )
     chosen = np.array([side is not None for side in sides], bool)
-    kept = rows.rows(chosen, rows.target.rows(chosen), f"neither train nor test in {column}")
+    kept = rows.rows(chosen, rows.target.narrowed(chosen, "the split"), f"neither train nor test in {column}")
     kept.split[:] = [side for side in sides if side]  # type: ignore[index]
     return kept
 

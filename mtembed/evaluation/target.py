@@ -32,6 +32,21 @@ class Target:
     def rows(self, chosen: npt.NDArray[Any]) -> Target:
         return Target(self.task, self.reason, self.values[chosen], self.classes)
 
+    def narrowed(self, chosen: npt.NDArray[Any], column: str) -> Target:
+        """Some rows, and of the classes those that they hold.  Raises UsageError where one is left."""
+        some = self.rows(chosen)
+        if self.task != "classification":
+            return some
+        there = set(np.unique(some.values).tolist())
+        gone = [name for number, name in enumerate(self.classes) if number not in there]
+        some, _ = some.without(gone)
+        if len(some.classes) < 2:
+            raise UsageError(
+                f"of the rows that can be scored all labels in {column} are {some.classes[0]}: "
+                "a probe needs two classes or more"
+            )
+        return some
+
     def without(self, left_out: Sequence[str]) -> tuple[Target, npt.NDArray[np.bool_]]:
         """Classes taken away, and which rows stay."""
         kept = tuple(name for name in self.classes if name not in left_out)

@@ -226,6 +226,22 @@ def _rectified_sums(c: Tensor) -> Tensor:
     return torch.cat([positive, -negative], dim=1)
 
 
+class BandStatistics(Embedder):
+    """Means, then standard deviations (divided by the number of pixels), of each band: [n, 2 C], in float32."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Identity())
+
+    def forward(self, x: Tensor) -> Tensor:
+        spread, mean = zip(*(_statistics(image) for image in x), strict=True)  # one by one: bits know no batch mates
+        return torch.cat([torch.stack(mean), torch.stack(spread)], dim=1)
+
+
+def _statistics(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Standard deviations and means of [C, h, w], float32 [C] each."""
+    return torch.std_mean(image.float().flatten(1).contiguous(), dim=1, correction=0)
+
+
 # Preparation for an engine
 
 

@@ -22,13 +22,15 @@ def test_shards_vectors_probe_and_map(shared: Path, tmp_path: Path) -> None:
     code, _, err = run(words)
     assert code == 0, err
     words = ["--labels", str(data / "chips/terramind/LULC"), "--nodata", "0", "--shots", "1,all", "--draws", "2"]
-    words += ["--resamples", "200", "--save-probe", probe, "--output", str(evaluation), "--json"]
+    words += ["--shards", shard, "--resamples", "200", "--save-probe", probe, "--output", str(evaluation), "--json"]
     code, out, err = run(["evaluate", vectors, *words])
     assert code == 0, err
     found = json.loads(out.splitlines()[-1])
     assert found["task"] == "classification" and found["rows_labelled"] >= 30
     assert {line["blocks"] for line in found["scores"]} <= {2, 3}  # three places hold the labels
-    assert {line["features"] for line in found["scores"]} == {"embedding", "majority", "latlon", "permuted"}
+    assert {line["features"] for line in found["scores"]} == {
+        "embedding", "majority", "latlon", "permuted", "bands",
+    }  # fmt: skip
     assert any("not better than" in text or "is better than" in text for text in found["sentences"])
     assert found["health"]["not_finite"] == 0 and found["health"]["moran_fragments"] > 0.5
     code, out, err = run(["predict", vectors, "--probe", probe, "--output", str(drawn), "--json"])

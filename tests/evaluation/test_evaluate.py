@@ -241,10 +241,39 @@ def test_moran_sees_the_grid(tmp_path: Path) -> None:
 
 def test_something_else_in_the_output_folder_is_left_alone(tmp_path: Path, numbers: Path) -> None:
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "thesis.txt").write_text("mine")
-    with pytest.raises(MtembedError, match="choose another --output"):
-        mtembed.evaluate(numbers, output=tmp_path / "out")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+    for name in ("evaluation.html", "thesis.txt"):
+        (tmp_path / "out" / name).write_text("mine")
+    for fresh in (False, True):
+        with pytest.raises(MtembedError, match="choose another --output"):
+            mtembed.evaluate(numbers, output=tmp_path / "out", fresh=fresh)
+    assert {path.read_text() for path in (tmp_path / "out").iterdir()} == {"mine"}
+
+
+def test_a_mistake_does_not_stand_in_the_way_of_the_next_try(tmp_path: Path, numbers: Path) -> None:
+    with pytest.raises(UsageError, match="no column nummber"):
+        mtembed.evaluate(numbers, column="nummber", output=tmp_path / "out", **NEAR)
+    assert not (tmp_path / "out").exists()
+    assert mtembed.evaluate(numbers, column="number", output=tmp_path / "out", **NEAR).rows_labelled == 144
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["evaluation.html", "evaluation.json"]
+
+
+def test_a_probe_is_not_written_over_something_else(tmp_path: Path, numbers: Path) -> None:
+    """Refused before the work, not after it."""
+    path = tmp_path / "thesis.safetensors"
+    path.write_text("mine")
+    for fresh in (False, True):
+        with pytest.raises(UsageError, match="is no probe: choose another --save-probe"):
+            mtembed.evaluate(numbers, column="number", save_probe=path, fresh=fresh, **NEAR)
+    assert path.read_text() == "mine"
+    path.unlink()
+    mtembed.evaluate(numbers, column="number", save_probe=path, **NEAR)
+    first = path.read_bytes()
+    mtembed.evaluate(numbers, column="number", save_probe=path, **NEAR)
+    assert path.read_bytes() == first
+    with pytest.raises(UsageError, match="trained on something else"):
+        mtembed.evaluate(numbers, column="word", save_probe=path, **NEAR)
+    mtembed.evaluate(numbers, column="word", save_probe=path, fresh=True, **NEAR)
+    assert path.read_bytes() != first
 
 
 def test_algae_is_not_better_than_the_mean(shared: Path, tmp_path: Path) -> None:

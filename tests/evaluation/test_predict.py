@@ -100,7 +100,7 @@ def test_the_command_says_the_same_twice_and_refuses_another_result(known: Known
     assert json.loads(again.splitlines()[-1])["counts"] == json.loads(out.splitlines()[-1])["counts"]
     words[3] = str(saved["number"])
     code, _, err = run([*words, str(outputs[0])])
-    assert code != 0 and "another run" in err and err.count("\n") == 1
+    assert code != 0 and "word.safetensors" in err and "--fresh" in err and err.count("\n") == 1
     assert run([*words, str(outputs[0]), "--fresh", "--quiet"])[:2] == (0, "")
 
 

@@ -231,7 +231,7 @@ def test_another_question_into_the_same_folder_is_refused(tmp_path: Path) -> Non
     with pytest.raises(SettingsError, match=r"was made with --scale gain and not gamma: .* --fresh"):
         pca(root, scale="gamma")
     write(root / "embeddings/part_00003.parquet", table().slice(300))
-    with pytest.raises(SettingsError, match=r"was made from part_00001.parquet and 2 more .* --fresh"):
+    with pytest.raises(SettingsError, match=r"was made from part_00003.parquet and 2 more .* --fresh"):
         pca(root)
     assert contents(root / "pca") == before
     fresh = pca(root, scale="gamma", fresh=True)

@@ -33,7 +33,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ImportWarning"),
 ]
 
-ALL = ("dinov2", "rcf", "siglip", "ssl4eo-s1", "ssl4eo-s2")
+ALL = ("bands-l1c", "bands-l2a", "bands-s1", "dinov2", "rcf", "siglip", "ssl4eo-s1", "ssl4eo-s2")
 TRANSFORMERS = ("dinov2", "siglip")
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -208,6 +208,14 @@ def test_in_16_bit_the_tail_and_the_output_stay_float32(name: str, dtype: torch.
 def test_optimise_takes_only_networks_of_this_package() -> None:
     with pytest.raises(TypeError, match="Embedder"):
         optimise(torch.nn.Linear(1, 1), torch.float32, channels_last=False)
+
+
+def test_band_statistics_are_those_of_numpy() -> None:
+    spec = models.get("bands-s1")
+    x = image(spec, n=3, size=40)
+    pixels = x.double().numpy()
+    expected = np.concatenate([pixels.mean((2, 3)), pixels.std((2, 3))], axis=1)
+    assert error(spec.build(Weights("", "", None, None))(x), torch.from_numpy(expected)) < PARITY
 
 
 # Check
