@@ -73,12 +73,12 @@ def with_baselines(
     cells = folder / f"cells-{_digest(sorted({key[0] for key in keys}))}.txt"
     cells.write_text("".join(f"{name}\n" for name in sorted({key[0] for key in keys})))
     options = _options(settings) | {"cells": str(cells)}
+    _require_source(dataset, settings, shards, options)
     makers, notes = _makers(settings)
     beside, there = {}, np.ones(len(rows), bool)
     for maker in makers:
         name = f"{maker.name}-{_digest([maker.model, maker.weights, options])}"
         config = {"model": maker.model, "weights": maker.weights, "output": str(folder / name), **options}
-        _require_source(dataset, settings, shards, config)
         embed(shards, on_progress=_told(maker.name, tick), **config)
         beside[maker.name], found = _aligned(folder / name, keys)
         there &= found
@@ -123,10 +123,10 @@ def _makers(settings: Settings) -> tuple[list[Maker], list[str]]:
 
 
 def _require_source(
-    dataset: EmbeddingDataset, settings: Settings, shards: Sequence[str], config: Mapping[str, Any]
+    dataset: EmbeddingDataset, settings: Settings, shards: Sequence[str], options: Mapping[str, Any]
 ) -> None:
     """Raises UsageError where the shards are of another source than the dataset."""
-    source = plan(RunConfig.of(shards, **config)).source
+    source = plan(RunConfig.of(shards, model=rcf.SPECS[0].name, **options)).source  # a model that runs on all of them
     if source != settings.source:
         raise UsageError(
             f"--shards are of {source}, and {dataset.name} was made from {settings.source}: "
