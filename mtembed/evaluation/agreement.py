@@ -5,46 +5,45 @@ Rows are matched by grid cell and pixel box, else by cell, else by centre (to 1e
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mtembed.dataset.reader import EmbeddingBatch, EmbeddingDataset
-from mtembed.evaluation import geometry
+from mtembed.evaluation import geometry, stability
 from mtembed.evaluation.groups import Floats, Ints
 from mtembed.evaluation.join import Tick
-from mtembed.evaluation.labelled import centres, priority
+from mtembed.evaluation.labelled import centres, priority, vectors_of
+from mtembed.evaluation.stability import Hashes
 from mtembed.types import FloatArray
 
 MOST_PAIRS = 5_000
 NEAREST = 10
 LEAST = 10
+CENTRE_DIGITS = 1e4  # a degree in steps of about 11 m
 
 
 def of_pair(first: EmbeddingDataset, second: EmbeddingDataset, seed: int, tick: Tick) -> dict[str, Any]:
     """CKA, shared neighbours; where dimensions are equal also alignment, retrieval across and stability."""
-    by = next(
-        names for names in (("grid_cell", "pixel_bbox"), ("grid_cell",), ())
-        if all(set(names) <= set(one.columns) for one in (first, second))
-    )  # fmt: skip
-    keys = [_keys(one, by, tick) for one in (first, second)]
-    _, at_first, at_second = np.intersect1d(keys[0][0], keys[1][0], assume_unique=True, return_indices=True)
+    both = set(first.columns) & set(second.columns)
+    by = next(names for names in (stability.PLACE, ("grid_cell",), ()) if set(names) <= both)
+    date = next((name for name in stability.DATES if name in both), None)
+    one, two = (_Keys.of(dataset, by, date, tick) for dataset in (first, second))
+    _, at_one, at_two = np.intersect1d(one.place, two.place, assume_unique=True, return_indices=True)
     found: dict[str, Any] = {
         "datasets": [first.name, second.name],
         "matched_by": list(by) or ["centre"],
-        "matched": len(at_first),
+        "matched": len(at_one),
+        "at_another_date": int((one.date[at_one] != two.date[at_two]).sum()) if date else None,
     }
-    if len(at_first) < LEAST:
+    if len(at_one) < LEAST:
         return found
-    order = np.argsort(priority(0, keys[0][2][at_first], seed), kind="stable")[:MOST_PAIRS]
-    a, b = (
-        _vectors(one, file[at[order]], row[at[order]])
-        for one, (_, file, row), at in zip((first, second), keys, (at_first, at_second), strict=True)
-    )
-    cells = keys[0][0][at_first[order]]
+    order = np.argsort(priority(0, one.row[at_one], seed), kind="stable")[:MOST_PAIRS]
+    a = vectors_of(first, one.file[at_one[order]], one.row[at_one[order]])
+    b = vectors_of(second, two.file[at_two[order]], two.row[at_two[order]])
     good = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)
-    return found | compared(a[good], b[good]) | {"pairs": int(good.sum()), "different_places": len(np.unique(cells))}
+    return found | compared(a[good], b[good]) | {"pairs": int(good.sum())}
 
 
 def compared(a: FloatArray, b: FloatArray) -> dict[str, Any]:
@@ -67,12 +66,7 @@ def compared(a: FloatArray, b: FloatArray) -> dict[str, Any]:
     own = np.diag(similar)
     rank = (similar > own[:, None]).sum(axis=1)
     found["retrieval_1"], found["retrieval_10"] = float((rank < 1).mean()), float((rank < NEAREST).mean())
-    middle = (a.mean(axis=0) + b.mean(axis=0)) / 2
-    x, y = geometry.unit(a - middle), geometry.unit(b - middle)
-    every = float(x.sum(axis=0) @ y.sum(axis=0))
-    same = float((x * y).sum())
-    found["same_place_cosine"] = same / len(x)
-    found["other_places_cosine"] = (every - same) / (len(x) * (len(x) - 1))
+    found["same_place_cosine"], found["other_places_cosine"] = stability.cosines(a, b)
     return found
 
 
@@ -90,32 +84,36 @@ def _nearest(x: Floats) -> Ints:
     return np.argpartition(-similar, NEAREST, axis=1)[:, :NEAREST]
 
 
-def _keys(dataset: EmbeddingDataset, by: tuple[str, ...], tick: Tick) -> tuple[npt.NDArray[np.uint64], Ints, Ints]:
-    """Sorted distinct hashes of places, and file and row of the first row of each."""
-    from pandas.util import hash_array
+@dataclass(frozen=True, slots=True, eq=False)
+class _Keys:
+    """Sorted distinct numbers of places, and file, row and date (0 where it is not known) of the first row of each."""
 
-    columns = by or tuple(name for name in ("centre_lat", "centre_lon", "geometry") if name in dataset.columns)
-    hashes, files, rows, done = [], [], [], 0
-    for batch in dataset.batches(columns, vectors=False):
-        hashes.append(hash_array(np.array(_names(batch, by), object)))
-        files.append(np.full(batch.rows, batch.file, np.int64))
-        rows.append(np.arange(batch.rows, dtype=np.int64) + batch.first_row)
-        done += batch.rows
-        tick("matching places", done, dataset.rows)
-    found, first = np.unique(np.concatenate(hashes), return_index=True)
-    return found, np.concatenate(files)[first], np.concatenate(rows)[first]
+    place: Hashes
+    file: Ints
+    row: Ints
+    date: Hashes
+
+    @classmethod
+    def of(cls, dataset: EmbeddingDataset, by: tuple[str, ...], date: str | None, tick: Tick) -> _Keys:
+        columns = by or tuple(name for name in ("centre_lat", "centre_lon", "geometry") if name in dataset.columns)
+        found, done = [], 0
+        for batch in dataset.batches([*columns, *([date] if date else [])], vectors=False):
+            dates = stability.hashed(batch.table[date]) if date else np.zeros(batch.rows, np.uint64)
+            row = np.arange(batch.rows, dtype=np.uint64) + np.uint64(batch.first_row)
+            found.append(np.stack([_places(batch, by), np.full(batch.rows, batch.file, np.uint64), row, dates]))
+            done += batch.rows
+            tick("matching places", done, dataset.rows)
+        place, file, row, dates = np.concatenate(found, axis=1)
+        place, first = np.unique(place, return_index=True)
+        return cls(place, file[first].astype(np.int64), row[first].astype(np.int64), dates[first])
 
 
-def _names(batch: EmbeddingBatch, by: tuple[str, ...]) -> list[str]:
+def _places(batch: EmbeddingBatch, by: tuple[str, ...]) -> Hashes:
+    if by == stability.PLACE:
+        return stability.places(batch.table)
     if by:
-        return [repr(row) for row in zip(*(batch.table[name].to_pylist() for name in by), strict=True)]
+        return stability.hashed(batch.table[by[0]])
     lat, lon = centres(batch.table)
-    return [f"{a:.4f} {b:.4f}" for a, b in zip(lat, lon, strict=True)]
-
-
-def _vectors(dataset: EmbeddingDataset, file: Ints, row: Ints) -> FloatArray:
-    found = np.empty((len(file), dataset.dim), np.float32)
-    for number in np.unique(file).tolist():
-        mine = file == number
-        found[mine] = dataset.take(number, row[mine])[0]
-    return found
+    rounded = np.round(np.stack([lat, lon], axis=1) * CENTRE_DIGITS).astype(np.int64).astype(np.uint64)
+    with np.errstate(over="ignore"):
+        return np.asarray(rounded[:, 0] * np.uint64(2**32) + rounded[:, 1], np.uint64)

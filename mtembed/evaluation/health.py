@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mtembed.dataset.reader import EmbeddingBatch, EmbeddingDataset
-from mtembed.evaluation import geometry
+from mtembed.evaluation import geometry, stability
 from mtembed.evaluation.groups import Floats, Ints, Places, columns_at
 from mtembed.evaluation.join import Tick
 from mtembed.evaluation.labelled import centres, priority
+from mtembed.evaluation.stability import TwoDates
 from mtembed.types import FloatArray
 
 SAMPLE_ROWS = 50_000
@@ -49,7 +50,7 @@ def of_dataset(dataset: EmbeddingDataset, seed: int, tick: Tick) -> dict[str, An
     return (
         {"dataset": dataset.name, "model": dataset.model, "rows": dataset.rows, "dim": dataset.dim}
         | found
-        | _places(dataset, finite, tick)
+        | _places(dataset, finite, seed, tick)
     )
 
 
@@ -149,26 +150,30 @@ def _counted(dataset: EmbeddingDataset, seed: int, tick: Tick) -> tuple[_Counts,
 # -- second pass ----------------------------------------------------------------------------------------------------
 
 
-def _places(dataset: EmbeddingDataset, sample: FloatArray, tick: Tick) -> dict[str, Any]:
-    """Moran's I of the first principal component, between neighbouring cells and between fragments within cells."""
+def _places(dataset: EmbeddingDataset, sample: FloatArray, seed: int, tick: Tick) -> dict[str, Any]:
+    """Moran's I of the first principal component, between neighbouring cells and between fragments within cells; and
+    the cosines of fragments that are there at two dates."""
     found: dict[str, Any] = {"moran_cells": None, "moran_fragments": None}
     centre = {"centre_lat", "centre_lon"} <= set(dataset.columns)
+    dates = TwoDates(dataset)
     if len(sample) < geometry.LEAST or not (centre or "geometry" in dataset.columns):
-        return found
+        return found | dates.facts(seed)
     mean, axis = _first_axis(sample)
     where = ("centre_lat", "centre_lon") if centre else ("geometry",)
-    columns = [name for name in (*where, "grid_cell", "pixel_bbox", "product_id") if name in dataset.columns]
+    named = [name for name in ("grid_cell", "pixel_bbox", "product_id") if name in dataset.columns]
+    columns = list(dict.fromkeys((*where, *named, *dates.columns)))
     cells, inside, done = _Cells(), _Inside(), 0
     for batch in dataset.batches(columns):
         assert batch.vectors is not None
         with np.errstate(invalid="ignore", over="ignore"):
             values = (batch.vectors - mean) @ axis
         cells.add(batch, values)
+        dates.add(batch)
         if "pixel_bbox" in columns and "grid_cell" in columns:
             inside.add(batch, values)
         done += batch.rows
         tick("looking at neighbours", done, dataset.rows)
-    return {"moran_cells": cells.moran(), "moran_fragments": inside.moran()}
+    return {"moran_cells": cells.moran(), "moran_fragments": inside.moran()} | dates.facts(seed)
 
 
 def _first_axis(sample: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -229,7 +234,6 @@ class _Inside:
     """Values and pixel offsets of fragments, by cell and product."""
 
     def __init__(self) -> None:
-        self._names: dict[tuple[Any, Any], int] = {}
         self._rows: list[Ints] = []
         self._values: list[Floats] = []
         self._count = 0
@@ -237,13 +241,13 @@ class _Inside:
     def add(self, batch: EmbeddingBatch, values: npt.NDArray[Any]) -> None:
         if self._count >= MOST_FRAGMENTS:
             return
-        table = batch.table
-        product = table["product_id"].to_pylist() if "product_id" in table.column_names else [None] * batch.rows
-        names = zip(table["grid_cell"].to_pylist(), product, strict=True)
-        cell = np.array([self._names.setdefault(name, len(self._names)) for name in names], np.int64)
-        box = np.array(table["pixel_bbox"].to_pylist(), np.int64).reshape(batch.rows, 4)
+        cell = stability.hashed(batch.table["grid_cell"])
+        if "product_id" in batch.table.column_names:
+            with np.errstate(over="ignore"):
+                cell = cell * np.uint64(3) + stability.hashed(batch.table["product_id"])
+        box = stability.boxes(batch.table)
         good = np.isfinite(values)
-        self._rows.append(np.stack([cell, box[:, 1], box[:, 0]], axis=1)[good])
+        self._rows.append(np.stack([cell.view(np.int64), box[:, 1], box[:, 0]], axis=1)[good])
         self._values.append(np.asarray(values, np.float64)[good])
         self._count += batch.rows
 

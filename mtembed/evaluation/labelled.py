@@ -251,3 +251,12 @@ def _either(joined: list[Any] | None, extra: dict[str, list[Any]], name: str | N
     if values is None:
         raise UsageError(f"neither the labels nor the dataset have a column {name}")
     return [values[i] for i in rows]
+
+
+def vectors_of(dataset: EmbeddingDataset, file: Ints, row: Ints) -> FloatArray:
+    """Vectors float32 [n, D] of rows by file and number, in their order."""
+    found = np.empty((len(file), dataset.dim), np.float32)
+    for number in np.unique(file).tolist():
+        mine = file == number
+        found[mine] = dataset.take(number, row[mine])[0]
+    return found

@@ -34,9 +34,13 @@ HEALTH = (
     ("mean_cosine", "mean cosine", "near 1: all vectors point one way"),
     ("moran_cells", "Moran's I, cells", "1: neighbouring cells are alike along the first component"),
     ("moran_fragments", "Moran's I, fragments", "the same within cells"),
+    ("two_date_places", "fragments at two dates", ""),
+    ("same_place_cosine", "cosine, same place", "of a fragment at two dates: how stable it is"),
+    ("other_places_cosine", "cosine, other places", "what to compare it with"),
 )
 AGREEMENT = (
     ("matched", "places in common", ""),
+    ("at_another_date", "at another date", ""),
     ("cka", "CKA", "1: the same up to rotation and scale"),
     ("shared_neighbours_10", "shared neighbours", "share of the 10 nearest rows that both have"),
     ("alignment", "alignment", "squared distance of the two vectors of a place, 0 to 4"),

@@ -185,6 +185,12 @@ def health(facts: Mapping[str, Any], several: bool) -> Iterator[str]:
         yield f"{start}{facts['duplicate_share']:.1%} of the vectors equal another one."
     if facts["dead_dimensions"]:
         yield f"{start}{facts['dead_dimensions']} of {facts['dim']} dimensions never vary."
+    if facts["same_place_cosine"] is not None:
+        yield (
+            f"{start}{facts['two_date_places']:,} fragments are there at two dates: the cosine of a place with itself "
+            f"is {number(facts['same_place_cosine'])}, with other places {number(facts['other_places_cosine'])}; "
+            "a diagnostic of stability, not a score."
+        )
 
 
 def agreement(facts: Mapping[str, Any]) -> str:
@@ -195,4 +201,9 @@ def agreement(facts: Mapping[str, Any]) -> str:
     if facts["retrieval_1"] is not None:
         chance = number(facts["retrieval_chance"])
         text += f", {facts['retrieval_1']:.1%} of the rows find their own place first (by chance {chance})"
+    if facts["at_another_date"] and facts["same_place_cosine"] is not None:
+        text += (
+            f"; {facts['at_another_date']:,} of them at another date: the cosine of a place with itself is "
+            f"{number(facts['same_place_cosine'])}, with other places {number(facts['other_places_cosine'])}"
+        )
     return text + "; a diagnostic, not a score."

@@ -221,6 +221,31 @@ def test_two_datasets_are_compared_on_the_same_rows(tmp_path: Path) -> None:
     assert same.agreement[0]["shared_neighbours_10"] == 1.0
 
 
+def test_a_dataset_with_two_dates_says_how_stable_a_place_is(tmp_path: Path) -> None:
+    """Each place keeps most of its vector; then nothing of it; then all dates are one."""
+    rng = np.random.default_rng(3)
+    cells, size = cell_names(), (36 * 4, 24)
+    first = rng.normal(size=size).astype(np.float32) + 5  # what all vectors share does not count
+    kept = first + 0.3 * rng.normal(size=size).astype(np.float32)
+    later = {"timestamp": ["20210701T120000"] * len(first), "product_id": ["S2B"] * len(first)}
+    before = grid_table(first, cells, 4)
+    for second, low, high in ((kept, 0.9, 0.99), (rng.normal(size=size).astype(np.float32) + 5, -0.1, 0.1)):
+        after = grid_table(second, cells, 4, **later)
+        path = write(tmp_path / "both.parquet", pa.concat_tables([after, before]))
+        (facts,) = (found := mtembed.evaluate(path)).health
+        assert facts["two_date_places"] == 144 and low < facts["same_place_cosine"] < high
+        assert abs(facts["other_places_cosine"]) < 0.02
+        (said,) = (text for text in found.sentences if "two dates" in text)
+        assert "144 fragments" in said and said.endswith("a diagnostic of stability, not a score.")
+        paths = [write(tmp_path / "one.parquet", before), write(tmp_path / "two.parquet", after)]
+        (pair,) = (apart := mtembed.evaluate(paths)).agreement
+        assert pair["at_another_date"] == 144 and pair["same_place_cosine"] == pytest.approx(facts["same_place_cosine"])
+        assert any("144 of them at another date" in text for text in apart.sentences)
+    path = write(tmp_path / "same.parquet", pa.concat_tables([before, before]))
+    found = mtembed.evaluate(path)
+    assert found.health[0]["two_date_places"] == 0 and not any("two dates" in text for text in found.sentences)
+
+
 def test_moran_sees_the_grid(tmp_path: Path) -> None:
     """A checkerboard of neighbouring cells, and one of fragments within each cell."""
     cells = cell_names(10, 10, spread=1, first=(0, 0))  # at the equator rows of the grid line up
