@@ -108,7 +108,8 @@ class Work:
 
 
 def _label_sources(options: EvaluateOptions) -> list[dict[str, Any]]:
-    return [labels.identity(path) for path in labels.find(options.labels)] if options.labels else []
+    paths = labels.find(options.labels) if options.labels else []
+    return [labels.identity(one) for path in paths for one in labels.companions(path)]
 
 
 def _shard_sources(options: EvaluateOptions) -> list[dict[str, Any]]:

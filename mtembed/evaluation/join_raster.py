@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from rasterio.windows import Window
 
 from mtembed.dataset.reader import EmbeddingDataset
 from mtembed.errors import UsageError
+from mtembed.evaluation.class_names import class_names
 from mtembed.evaluation.join import Ints, Joined, Tick, footprints, place_columns, streamed
 from mtembed.evaluation.labels import Mixture
 from mtembed.evaluation.options import EvaluateOptions
@@ -30,13 +31,15 @@ EDGE_DEGREES = 0.05  # added to a raster's bounds in degrees: edges bend when th
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelRaster:
-    """An open raster: ``bounds`` shapely box in degrees, with a margin; ``nodata`` from the file or the options."""
+    """An open raster: ``bounds`` shapely box in degrees, with a margin; ``nodata`` from the file or the options;
+    ``names`` of its values, where it has any."""
 
     name: str
     file: Any
     bounds: Any
     nodata: float | None
     to_raster: Transformer
+    names: Mapping[int, str]
 
     @classmethod
     def opened(cls, path: Path, nodata: float | None) -> LabelRaster:
@@ -55,7 +58,14 @@ class LabelRaster:
         east += 360 if east < west else 0
         box = shapely.box(west - EDGE_DEGREES, south - EDGE_DEGREES, east + EDGE_DEGREES, north + EDGE_DEGREES)
         to_raster = Transformer.from_crs("EPSG:4326", crs, always_xy=True)
-        return cls(path.name, file, box, file.nodata if file.nodata is not None else nodata, to_raster)
+        return cls(
+            name=path.name,
+            file=file,
+            bounds=box,
+            nodata=file.nodata if file.nodata is not None else nodata,
+            to_raster=to_raster,
+            names=class_names(path),
+        )
 
     def under(self, shape: Any) -> tuple[npt.NDArray[Any], float]:
         """Valid values under a footprint in degrees, and the share of its pixels that they are.
@@ -139,8 +149,33 @@ def by_raster(
             for i in kept.tolist():
                 _row(found, batch.file, batch.first_row + i, own[i], [rasters[j] for j in hit[rows == i]], options)
         found.labels = len(found)
+        if options.task != "regression":
+            _name(found, rasters)
         found.notes += _nodata_notes(rasters)
     return found
+
+
+def _name(found: Joined, rasters: Sequence[LabelRaster]) -> None:
+    """Names in place of values, where a raster has them; a value without one stays a number."""
+    names: dict[int, str] = {}
+    for raster in rasters:
+        for value, name in raster.names.items():
+            if names.setdefault(value, name) != name:
+                raise UsageError(
+                    f"{raster.name} names the value {value} {name!r} and another raster {names[value]!r}: "
+                    "evaluate them apart, or move their .aux.xml away"
+                )
+    if names:
+        found.what = [_named(mixture, names) for mixture in found.what]
+
+
+def _named(mixture: Mixture, names: Mapping[int, str]) -> Mixture:
+    """Several values of one name are one."""
+    shares: dict[Any, float] = {}
+    for value, share in zip(mixture.values, mixture.shares, strict=True):
+        name = names.get(value, value) if isinstance(value, int) else value
+        shares[name] = shares.get(name, 0.0) + share
+    return Mixture(tuple(shares), tuple(shares.values()), mixture.mean)
 
 
 def _row(

@@ -76,6 +76,15 @@ def is_raster(paths: Sequence[Path]) -> bool:
     return paths[0].suffix.lower() in RASTERS
 
 
+def companions(path: Path) -> list[Path]:
+    """The label file itself, and those beside it that hold its values or names."""
+    beside = (
+        [path.with_suffix(end) for end in (".dbf", ".shx", ".prj", ".cpg")] if path.suffix.lower() == ".shp" else []
+    )
+    beside += [path.with_name(f"{path.name}.aux.xml")] if path.suffix.lower() in RASTERS else []
+    return [path, *(one for one in beside if one.is_file())]
+
+
 def identity(path: Path) -> dict[str, Any]:
     """Name, size and sha256 of a label file."""
     with path.open("rb") as file:

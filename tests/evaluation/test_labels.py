@@ -180,6 +180,40 @@ def test_nodata_and_edges_count_against_coverage(known: Known, tmp_path: Path) -
     assert 0 not in named.row and named.notes == ()
 
 
+TABLE = """<PAMDataset><PAMRasterBand band="1"><GDALRasterAttributeTable>
+<FieldDefn index="0"><Name>Value</Name><Type>0</Type><Usage>5</Usage></FieldDefn>
+<FieldDefn index="1"><Name>Count</Name><Type>0</Type><Usage>1</Usage></FieldDefn>
+<FieldDefn index="2"><Name>Cover</Name><Type>2</Type><Usage>2</Usage></FieldDefn>
+<Row index="0"><F>7</F><F>12</F><F>forest</F></Row><Row index="1"><F>3</F><F>1</F><F>water</F></Row>
+<Row index="2"><F>4</F><F>1</F><F>water</F></Row><Row index="3"><F>?</F></Row>
+</GDALRasterAttributeTable></PAMRasterBand></PAMDataset>"""
+CATEGORIES = """<PAMDataset>
+<PAMRasterBand band="2"><CategoryNames><Category>no</Category></CategoryNames></PAMRasterBand>
+<PAMRasterBand band="1"><CategoryNames><Category/><Category/><Category/><Category>water</Category>
+<Category>water</Category><Category/><Category/><Category>forest</Category></CategoryNames></PAMRasterBand></PAMDataset>"""
+
+
+@pytest.mark.parametrize("names", [TABLE, CATEGORIES])
+def test_a_raster_names_its_classes(known: Known, tmp_path: Path, names: str) -> None:
+    """Values of one name are one class; a value without a name stays a number."""
+    parted = np.repeat(np.array([[3, 4, 7]], np.uint8), 60, axis=0).repeat([12, 18, 30], axis=1)
+    raster(tmp_path / "a.tif", known, 0, parted[:, :55], nodata=0)  # 7 has most pixels, water more than half
+    raster(tmp_path / "b.tif", known, 20, np.full((50, 50), 9, np.uint8), nodata=0)
+    raster(tmp_path / "c.tif", known, 30, np.full((50, 50), 7, np.uint8), nodata=0)
+    assert set(join(known, labels=str(tmp_path / "*.tif")).target.classes) == {"7", "9"}
+    (tmp_path / "a.tif.aux.xml").write_text(names)
+    found = join(known, labels=str(tmp_path / "*.tif"))
+    assert found.target.classes == ("9", "forest", "water") and found.target.task == "classification"
+    numbers = join(known, labels=str(tmp_path / "*.tif"), task="regression").target
+    assert numbers.task == "regression" and numbers.values.max() == 9
+    (tmp_path / "b.tif.aux.xml").write_text(names.replace("forest", "trees"))
+    with pytest.raises(UsageError, match="names the value 7 'trees' and another raster 'forest'"):
+        join(known, labels=str(tmp_path / "*.tif"))
+    for broken in ("<PAMDataset>", "", "<a/>"):
+        (tmp_path / "b.tif.aux.xml").write_text(broken)
+        assert "forest" in join(known, labels=str(tmp_path / "*.tif")).target.classes
+
+
 def test_a_pixel_larger_than_the_row_is_read_at_its_centre(known: Known, tmp_path: Path) -> None:
     raster(tmp_path / "a.tif", known, 0, np.array([[1, 1], [1, 2]], np.uint8), nodata=0, margin=2.0)
     raster(tmp_path / "b.tif", known, 20, np.array([[2]], np.uint8), nodata=0, margin=0.01)
