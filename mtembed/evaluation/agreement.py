@@ -35,6 +35,7 @@ def of_pair(first: EmbeddingDataset, second: EmbeddingDataset, seed: int, tick: 
         "datasets": [first.name, second.name],
         "matched_by": list(by) or ["centre"],
         "matched": len(at_one),
+        "share_looked_at": min(one.share, two.share),
         "at_another_date": int((one.date[at_one] != two.date[at_two]).sum()) if date else None,
     }
     if len(at_one) < LEAST:
@@ -86,26 +87,28 @@ def _nearest(x: Floats) -> Ints:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Keys:
-    """Sorted distinct numbers of places, and file, row and date (0 where it is not known) of the first row of each."""
+    """Sorted distinct numbers of places, and file, row and date (0 where it is not known) of the first row of each;
+    ``share`` of all places that were looked at."""
 
     place: Hashes
     file: Ints
     row: Ints
     date: Hashes
+    share: float
 
     @classmethod
     def of(cls, dataset: EmbeddingDataset, by: tuple[str, ...], date: str | None, tick: Tick) -> _Keys:
         columns = by or tuple(name for name in ("centre_lat", "centre_lon", "geometry") if name in dataset.columns)
-        found, done = [], 0
+        table, done = stability.Table(), 0
         for batch in dataset.batches([*columns, *([date] if date else [])], vectors=False):
             dates = stability.hashed(batch.table[date]) if date else np.zeros(batch.rows, np.uint64)
-            row = np.arange(batch.rows, dtype=np.uint64) + np.uint64(batch.first_row)
-            found.append(np.stack([_places(batch, by), np.full(batch.rows, batch.file, np.uint64), row, dates]))
+            row = np.arange(batch.rows) + batch.first_row
+            table.add(_places(batch, by), np.full(batch.rows, batch.file), row, dates)
             done += batch.rows
             tick("matching places", done, dataset.rows)
-        place, file, row, dates = np.concatenate(found, axis=1)
+        place, file, row, dates = table.columns()
         place, first = np.unique(place, return_index=True)
-        return cls(place, file[first].astype(np.int64), row[first].astype(np.int64), dates[first])
+        return cls(place, file[first].astype(np.int64), row[first].astype(np.int64), dates[first], table.share)
 
 
 def _places(batch: EmbeddingBatch, by: tuple[str, ...]) -> Hashes:
@@ -114,6 +117,5 @@ def _places(batch: EmbeddingBatch, by: tuple[str, ...]) -> Hashes:
     if by:
         return stability.hashed(batch.table[by[0]])
     lat, lon = centres(batch.table)
-    rounded = np.round(np.stack([lat, lon], axis=1) * CENTRE_DIGITS).astype(np.int64).astype(np.uint64)
-    with np.errstate(over="ignore"):
-        return np.asarray(rounded[:, 0] * np.uint64(2**32) + rounded[:, 1], np.uint64)
+    rounded = np.round(np.stack([lat, lon], axis=1) * CENTRE_DIGITS).astype(np.int64)
+    return stability.mixed(np.zeros(batch.rows, np.uint64), rounded)

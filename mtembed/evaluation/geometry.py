@@ -5,6 +5,7 @@ Inputs are float arrays [n, D]; results are plain numbers, None where too few ro
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 PAIRS_FROM = 2_000  # rows of which all pairs are looked at
 LEAST = 3
+CHUNK = 4_096  # rows in float64 at a time
 
 
 def rankme(vectors: npt.NDArray[Any]) -> float | None:
@@ -30,13 +32,31 @@ def participation_ratio(vectors: npt.NDArray[Any]) -> float | None:
 
 def _eigenvalues(vectors: npt.NDArray[Any], centred: bool) -> Floats:
     """Of X'X or XX', whichever is smaller; what rounding leaves below zero or near it is 0."""
-    x = np.asarray(vectors, np.float64)
-    if not len(x):
+    if not len(vectors):
         return np.zeros(0)
-    x = x - x.mean(axis=0) if centred else x
-    gram = x.T @ x if x.shape[0] >= x.shape[1] else x @ x.T
+    mean = vectors.mean(axis=0, dtype=np.float64) if centred else np.zeros(vectors.shape[1])
+    if vectors.shape[0] >= vectors.shape[1]:
+        gram = scatter(vectors, mean)
+    else:
+        x = vectors - mean
+        gram = x @ x.T
     values = np.linalg.eigvalsh(gram)
     return np.where(values > values.max(initial=0) * 1e-12, values, 0.0)
+
+
+def scatter(vectors: npt.NDArray[Any], mean: Floats) -> Floats:
+    """X'X of the rows minus ``mean``, float64 [D, D], in chunks: no copy of all rows in float64 is made."""
+    total = np.zeros((vectors.shape[1], vectors.shape[1]))
+    for part in chunks(vectors):
+        x = part - mean
+        total += x.T @ x
+    return total
+
+
+def chunks(vectors: npt.NDArray[Any]) -> Iterator[Floats]:
+    """The rows in float64, some at a time."""
+    for first in range(0, len(vectors), CHUNK):
+        yield np.asarray(vectors[first : first + CHUNK], np.float64)
 
 
 def _effective(sizes: Floats) -> float | None:
@@ -90,12 +110,15 @@ def uniformity(vectors: npt.NDArray[Any]) -> float | None:
 
 def mean_cosine(vectors: npt.NDArray[Any]) -> float | None:
     """Mean cosine of pairs: 1 where all vectors point one way, near 0 where they are spread around the origin."""
-    x = unit(vectors)
-    n = len(x)
+    n = len(vectors)
     if n < LEAST:
         return None
-    total = x.sum(axis=0)
-    return float((total @ total - (x**2).sum()) / (n * (n - 1)))
+    total, square = np.zeros(vectors.shape[1]), 0.0
+    for part in chunks(vectors):
+        x = unit(part)
+        total += x.sum(axis=0)
+        square += float((x**2).sum())
+    return float((total @ total - square) / (n * (n - 1)))
 
 
 def unit(vectors: npt.NDArray[Any]) -> Floats:

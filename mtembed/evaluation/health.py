@@ -34,7 +34,8 @@ NORMS = ("min", "p01", "median", "p99", "max")
 def of_dataset(dataset: EmbeddingDataset, seed: int, tick: Tick) -> dict[str, Any]:
     """All diagnostics of a dataset; None for what cannot be said of it."""
     counts, sample = _counted(dataset, seed, tick)
-    finite = sample[np.isfinite(sample).all(axis=1)]
+    good = np.isfinite(sample).all(axis=1)
+    finite = sample if good.all() else sample[good]
     near = finite[:DISTANCE_ROWS]
     dimension, equal = geometry.two_nn(near)
     found = counts.facts(finite) | {
@@ -113,7 +114,7 @@ class _Counts:
 
     def facts(self, sample: FloatArray) -> dict[str, Any]:
         """``sample``: finite vectors, for what is between the least and the largest norm."""
-        norms = np.linalg.norm(sample.astype(np.float64), axis=1)
+        norms = np.concatenate([np.zeros(0), *(np.linalg.norm(part, axis=1) for part in geometry.chunks(sample))])
         hashes = np.concatenate(self.hashes) if self.hashes else np.zeros(0, np.uint64)
         each = np.unique(hashes, return_counts=True)[1]
         spread = self.high.astype(np.float64) - self.low
@@ -178,8 +179,7 @@ def _places(dataset: EmbeddingDataset, sample: FloatArray, seed: int, tick: Tick
 
 def _first_axis(sample: FloatArray) -> tuple[FloatArray, FloatArray]:
     mean = sample.mean(axis=0, dtype=np.float64)
-    centred = sample - mean
-    axis = np.linalg.eigh((centred.T @ centred).astype(np.float64))[1][:, -1]
+    axis = np.linalg.eigh(geometry.scatter(sample, mean))[1][:, -1]
     return mean.astype(np.float32), axis.astype(np.float32)
 
 

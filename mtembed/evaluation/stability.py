@@ -17,6 +17,7 @@ from mtembed.types import FloatArray
 
 PLACE = ("grid_cell", "pixel_bbox")
 DATES = ("timestamp", "product_id")  # the first that is there
+MOST_ROWS = 4_000_000
 MOST_PAIRS = 5_000
 LEAST = 10
 Hashes = npt.NDArray[np.uint64]
@@ -34,10 +35,14 @@ def hashed(column: pa.ChunkedArray) -> Hashes:
 
 def places(table: pa.Table) -> Hashes:
     """A number for each fragment, from its cell and pixel box."""
-    numbers = hashed(table["grid_cell"])
+    return mixed(hashed(table["grid_cell"]), boxes(table))
+
+
+def mixed(numbers: Hashes, more: Ints) -> Hashes:
+    """Numbers of n rows that depend on ``numbers`` and on every column of ``more``, int64 [n, K]."""
     with np.errstate(over="ignore"):
-        for edge in boxes(table).T:
-            numbers = (numbers ^ edge.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        for column in more.T:
+            numbers = (numbers ^ column.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
             numbers ^= numbers >> np.uint64(29)
     return numbers
 
@@ -58,6 +63,36 @@ def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
+class Table:
+    """Columns of numbers, batch by batch, the first one of places: of more than ``most`` rows those of a half of all
+    places are kept, then of a quarter, and so on, so that memory has an end and a place has all of its rows."""
+
+    def __init__(self, most: int = MOST_ROWS) -> None:
+        self._parts: list[Hashes] = []
+        self._most, self._kept, self._mask = most, 0, 0
+
+    @property
+    def share(self) -> float:
+        """Of all places that are kept."""
+        return 1 / (self._mask + 1)
+
+    def add(self, *columns: npt.NDArray[Any]) -> None:
+        self._append(np.stack([column.astype(np.uint64) for column in columns]))
+        while self._kept > self._most:
+            parts, self._parts, self._kept, self._mask = self._parts, [], 0, 2 * self._mask + 1
+            for part in parts:
+                self._append(part)
+
+    def _append(self, part: Hashes) -> None:
+        chosen = part[:, (part[0] >> np.uint64(17)) & np.uint64(self._mask) == 0]
+        self._parts.append(chosen)
+        self._kept += chosen.shape[1]
+
+    def columns(self) -> Hashes:
+        """uint64 [columns, rows], in the order they came."""
+        return np.concatenate(self._parts, axis=1)
+
+
 class TwoDates:
     """Places and dates of all rows, batch by batch, then the cosines."""
 
@@ -65,7 +100,8 @@ class TwoDates:
         self._dataset = dataset
         self._date = next((name for name in DATES if name in dataset.columns), None)
         self._known = self._date is not None and set(PLACE) <= set(dataset.columns)
-        self._rows: list[npt.NDArray[Any]] = []
+        self._table = Table()
+        self._rows = 0
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -75,16 +111,22 @@ class TwoDates:
     def add(self, batch: EmbeddingBatch) -> None:
         if not self._known or self._date is None:
             return
-        row = np.arange(batch.rows, dtype=np.uint64) + np.uint64(batch.first_row)
-        file = np.full(batch.rows, batch.file, np.uint64)
-        self._rows.append(np.stack([places(batch.table), hashed(batch.table[self._date]), file, row]))
+        row = np.arange(batch.rows) + batch.first_row
+        file = np.full(batch.rows, batch.file)
+        self._table.add(places(batch.table), hashed(batch.table[self._date]), file, row)
+        self._rows += batch.rows
 
     def facts(self, seed: int) -> dict[str, Any]:
         """Keys for ``health``: None where hardly any fragment is there at two dates."""
-        found: dict[str, Any] = {"two_date_places": None, "same_place_cosine": None, "other_places_cosine": None}
+        found: dict[str, Any] = {
+            "two_date_places": None,
+            "two_date_share_looked_at": self._table.share,
+            "same_place_cosine": None,
+            "other_places_cosine": None,
+        }
         if not self._rows:
             return found
-        place, date, file, row = np.concatenate(self._rows, axis=1)
+        place, date, file, row = self._table.columns()
         order = np.lexsort((row, file, date, place))
         next_to = np.flatnonzero((place[order][1:] == place[order][:-1]) & (date[order][1:] != date[order][:-1]))
         _, first = np.unique(place[order][next_to], return_index=True)  # one pair of each place

@@ -186,9 +186,11 @@ def health(facts: Mapping[str, Any], several: bool) -> Iterator[str]:
     if facts["dead_dimensions"]:
         yield f"{start}{facts['dead_dimensions']} of {facts['dim']} dimensions never vary."
     if facts["same_place_cosine"] is not None:
+        share = facts["two_date_share_looked_at"]
+        sample = "" if share == 1 else f" in a sample of {share:.1%}"
         yield (
-            f"{start}{facts['two_date_places']:,} fragments are there at two dates: the cosine of a place with itself "
-            f"is {number(facts['same_place_cosine'])}, with other places {number(facts['other_places_cosine'])}; "
+            f"{start}{facts['two_date_places']:,} fragments{sample} are there at two dates: the cosine of a place with "
+            f"itself is {number(facts['same_place_cosine'])}, with others {number(facts['other_places_cosine'])}; "
             "a diagnostic of stability, not a score."
         )
 
@@ -197,7 +199,8 @@ def agreement(facts: Mapping[str, Any]) -> str:
     one, two = facts["datasets"]
     if "cka" not in facts:
         return f"{one} and {two} share {facts['matched']} places, too few to compare them."
-    text = f"{one} and {two} share {facts['matched']:,} places: CKA {number(facts['cka'] or 0.0)}"
+    sample = "" if facts["share_looked_at"] == 1 else f" in a sample of {facts['share_looked_at']:.1%}"
+    text = f"{one} and {two} share {facts['matched']:,} places{sample}: CKA {number(facts['cka'] or 0.0)}"
     if facts["retrieval_1"] is not None:
         chance = number(facts["retrieval_chance"])
         text += f", {facts['retrieval_1']:.1%} of the rows find their own place first (by chance {chance})"
