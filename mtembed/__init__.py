@@ -1,8 +1,9 @@
 """mtembed: turn Earth-observation archives in Major TOM layout into embeddings.
 
 ``embed`` runs the pipeline and returns a ``RunSummary``; ``pca`` finds the principal components of what came of it,
-draws maps, and returns a ``PcaResult``.  Every error they raise is an ``MtembedError``.  Importing this
-package imports nothing but the standard library: the public names are fetched when they are first asked for.
+draws maps, and returns a ``PcaResult``; ``search`` finds rows like a query, through what ``index`` built.  Every error
+they raise is an ``MtembedError``.  Importing this package imports nothing but the standard library: the public names
+are fetched when they are first asked for.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from mtembed.maps.pca import pca
     from mtembed.maps.result import PcaResult
     from mtembed.run.embed import embed
+    from mtembed.similarity.index import index
+    from mtembed.similarity.result import Hit, IndexResult, SearchResult
+    from mtembed.similarity.search import search
     from mtembed.types import RunSummary
 
 __version__ = "0.1.0"
@@ -30,27 +34,37 @@ if (_CHECKOUT / "setup.cfg").is_file() and (_CHECKOUT / "kernels").is_dir():
 
 __all__ = [
     "Evaluation",
+    "Hit",
+    "IndexResult",
     "MtembedError",
     "PcaResult",
     "Prediction",
     "RunSummary",
+    "SearchResult",
     "__version__",
     "embed",
     "evaluate",
+    "index",
     "pca",
     "predict",
+    "search",
 ]
 
 _HOMES = {
     "Evaluation": "mtembed.evaluation.result",
+    "Hit": "mtembed.similarity.result",
+    "IndexResult": "mtembed.similarity.result",
     "MtembedError": "mtembed.errors",
     "PcaResult": "mtembed.maps.result",
     "Prediction": "mtembed.evaluation.predict",
     "RunSummary": "mtembed.types",
+    "SearchResult": "mtembed.similarity.result",
     "embed": "mtembed.run.embed",
     "evaluate": "mtembed.evaluation.evaluate",
+    "index": "mtembed.similarity.index",
     "pca": "mtembed.maps.pca",
     "predict": "mtembed.evaluation.predict",
+    "search": "mtembed.similarity.search",
 }
 
 

@@ -28,7 +28,8 @@ from tests.tools.commands import embeddings, leftovers, run
 from tests.tools.shards import default_cells, make_shard, write_metadata
 
 SHARDS, CELLS = 3, 2
-STALL_S = 20.0  # after which a stopped worker is replaced; elsewhere the default, for machines that are busy
+STALL_S = 10.0  # after which a stopped worker is replaced; elsewhere the default, for machines that are busy
+LONGEST_S = 600.0  # of a run whose every task stops: each cell has two workers, one after the other
 STAGES = {
     "open shard": ("decode", "mtembed.archive.listing:list_shard"),
     "decode": ("decode", "mtembed.archive.cell:decode_cell"),
@@ -80,7 +81,7 @@ def problems(case: Case, shards: Path, output: Path, expected: dict[str, bytes])
     """What is wrong with how a run in trouble ended, and with the one after it."""
     found = []
     patience = ("--stall-timeout", str(STALL_S)) if case.trouble == "stop" else ()
-    code, _, err = run(command(shards, output, *patience), [case.fault()])
+    code, _, err = run(command(shards, output, *patience), [case.fault()], timeout=LONGEST_S)
     if code not in (1, 3):
         found.append(f"exit code {code}")
     if "Traceback" in err:

@@ -39,6 +39,8 @@ COMMANDS = {
     "evaluate": "Score embeddings with frozen probes against labels; without labels say how they are.",
     "predict": "Apply a saved probe to a whole dataset: a table, a GeoTIFF and a picture.",
     "pca": "Find the principal components of embeddings and draw maps coloured by them.",
+    "index": "Build an index of embeddings, so that searches of large datasets are quick.",
+    "search": "Find the rows of a dataset that are most like a row, a place, a vector, a picture or words.",
 }
 USAGE = 2
 NO_TEMPORARY = "there is no folder for temporary files: set TMPDIR to one that can be written"

@@ -77,15 +77,15 @@ def rename_whole(scratch: Path, path: Path) -> None:
         raise
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Write beside and rename, so that no reader ever sees half a file.
 
     The file beside is new and has a name that nobody can guess: no link is followed, no process takes another's.
     Raises OSError.
     """
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    with os.fdopen(new_file(scratch), "w", encoding="utf-8") as file:
-        file.write(text)
+    with os.fdopen(new_file(scratch), "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     rename_whole(scratch, path)

@@ -143,9 +143,9 @@ def read_image(source: Source, shard: Path) -> tuple[FloatArray, Extent, float]:
         bands.append(_averaged(pixels))
     if SOURCES[source].radar:
         vv, vh = (10 * np.log10(np.maximum(band, 1e-5)) for band in bands)
-        image = np.stack([_stretched(band) for band in (vv, vh, vv - vh)], axis=-1)
+        image = np.stack([stretched(band) for band in (vv, vh, vv - vh)], axis=-1)
     else:
-        image = _stretched(np.stack(bands, axis=-1))
+        image = stretched(np.stack(bands, axis=-1))
     east, south = info.left + info.cols * info.pixel_width, info.top - info.rows * info.pixel_height
     return image, (info.left / 1e3, east / 1e3, south / 1e3, info.top / 1e3), info.pixel_width / 1e3
 
@@ -158,7 +158,8 @@ def _averaged(pixels: npt.NDArray[Any]) -> FloatArray:
     return np.asarray(blocks.mean(axis=(1, 3)), np.float32)
 
 
-def _stretched(values: npt.NDArray[Any]) -> FloatArray:
+def stretched(values: npt.NDArray[Any]) -> FloatArray:
+    """Values between the 2nd and the 98th percentile brought to 0..1, float32, a little brightened."""
     low, high = np.percentile(values, STRETCH)
     return np.asarray(np.clip((values - low) / max(high - low, 1e-9), 0, 1) ** 0.8, np.float32)
 

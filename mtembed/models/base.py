@@ -71,7 +71,8 @@ class ModelSpec:
 
     How it is run: ``half`` is the 16-bit type that ``--precision auto`` means on CUDA (on a CPU it is bfloat16, for
     every model; None: float32 everywhere); ``gpu_batch`` and ``cpu_batch`` are fragments per forward, ``engines`` what
-    can run it on a CPU.  ``trained`` is False for a network that is random by design: its random weights are the real
+    can run it on a CPU.  ``text`` is open_clip's name of the pair whose visual tower it is, where words have vectors
+    too.  ``trained`` is False for a network that is random by design: its random weights are the real
     ones, and it is made for every source it has bands for.
     """
 
@@ -97,6 +98,7 @@ class ModelSpec:
     oracle: tuple[float, ...] = ()
     trained: bool = True
     engines: tuple[str, ...] = ("torch", "openvino")
+    text: str | None = None
 
     @property
     def weight_bytes(self) -> int:

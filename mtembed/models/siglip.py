@@ -55,5 +55,6 @@ SPECS = (
             KeyLayout("timm", dropped=("head.*",)),
         ),
         loader=load,
+        text="ViT-SO400M-14-SigLIP-384",
     ),
 )

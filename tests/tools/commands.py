@@ -25,10 +25,12 @@ def start(arguments: Sequence[str], faults: Sequence[Mapping[str, Any]] = (), **
     )
 
 
-def run(arguments: Sequence[str], faults: Sequence[Mapping[str, Any]] = (), **options: Any) -> tuple[int, str, str]:
+def run(
+    arguments: Sequence[str], faults: Sequence[Mapping[str, Any]] = (), timeout: float = 240.0, **options: Any
+) -> tuple[int, str, str]:
     """Exit code, stdout and stderr."""
     process = start(arguments, faults, **options)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=timeout)
     return process.returncode, out, err
 
 
