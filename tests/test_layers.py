@@ -31,7 +31,7 @@ FLOORS = (
 """From the ground up.  A file imports its own room, or a lower floor; rooms of one floor never import each other.
 
 A name is a room (a folder) or a file of ``mtembed`` itself; files of one floor are rooms of their own.  ``evaluation``
-and ``similarity`` stand above ``run``: baselines are vectors of the same fragments that a run makes from the shards, and
+and ``similarity`` stand above ``run``: baselines are vectors that a run makes from the shards, and
 a picture that is looked for goes through the engine as a cell does.
 """
 FREE = ("__init__", "__main__")  # the public names and the start of the program look into every room

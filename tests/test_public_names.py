@@ -16,15 +16,20 @@ from tests.tools.shards import make_shard
 def test_the_public_names() -> None:
     assert mtembed.__all__ == [
         "Evaluation",
+        "Hit",
+        "IndexResult",
         "MtembedError",
         "PcaResult",
         "Prediction",
         "RunSummary",
+        "SearchResult",
         "__version__",
         "embed",
         "evaluate",
+        "index",
         "pca",
         "predict",
+        "search",
     ]
     assert set(mtembed.__all__) <= set(dir(mtembed))
     assert issubclass(mtembed.MtembedError, Exception)
