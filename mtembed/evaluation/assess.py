@@ -15,6 +15,7 @@ from mtembed.evaluation.options import EMBEDDING, EvaluateOptions
 from mtembed.evaluation.scoring import Features, Outcome, Shots, few_shots, outcomes
 from mtembed.evaluation.splits import Plan, plan
 
+MOST_CLASSES = 100  # of which confusions are counted
 FEW_SHOT_FEATURES = (EMBEDDING, "latlon")
 
 
@@ -33,9 +34,9 @@ class Assessed:
         return next((o for o in self.outcomes if (o.features, o.probe, o.split) == (features, probe, split)), None)
 
     def confusions(self) -> dict[str, list[list[int]]]:
-        """Of each probe on the embedding, over the main split's held-out rows."""
+        """Of each probe on the embedding, over the main split's held-out rows; empty with very many classes."""
         target = self.plan.rows.target
-        if target.task != "classification":
+        if target.task != "classification" or len(target.classes) > MOST_CLASSES:
             return {}
         return {
             o.probe: confusion(target.values[o.test], o.predicted.argmax(axis=1), len(target.classes)).tolist()

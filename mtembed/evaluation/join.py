@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import shapely
 
+from mtembed.dataset.files import VECTORS
 from mtembed.dataset.reader import EmbeddingBatch, EmbeddingDataset
 from mtembed.errors import UsageError
 from mtembed.evaluation import labels as files
@@ -103,6 +104,8 @@ def streamed(dataset: EmbeddingDataset, columns: Sequence[str], stage: str, tick
 def own_columns(dataset: EmbeddingDataset, options: EvaluateOptions, tick: Tick) -> Joined:
     """Labels that are columns of the dataset itself."""
     names = options.columns
+    if VECTORS in names:
+        raise UsageError(f"the column {VECTORS} holds the vectors themselves: name a column of labels")
     dataset.require(names, "--column")
     found = Joined(labels=dataset.rows)
     for batch in streamed(dataset, names, "reading labels", tick):

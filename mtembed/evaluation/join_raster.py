@@ -108,7 +108,8 @@ class LabelRaster:
         try:
             pixels = self.file.read(1, window=window)
         except RasterioError as error:
-            raise UsageError(f"{self.name} cannot be read ({first_line(error).rstrip('.')}): copy it again") from error
+            cause = error.__cause__ or error  # rasterio's own says to look there
+            raise UsageError(f"{self.name} cannot be read ({first_line(cause).rstrip('.')}): copy it again") from error
         return np.asarray(pixels[rows - top, cols - left])
 
 
@@ -207,4 +208,4 @@ def _nodata_notes(rasters: Sequence[LabelRaster]) -> list[str]:
     if not unknown:
         return []
     which = unknown[0] if len(unknown) == 1 else f"{unknown[0]} and {len(unknown) - 1} more"
-    return [f"{which} names no nodata value, so every pixel is taken as a label; name it with --nodata"]
+    return [f"no nodata value is named by {which}, so every pixel is taken as a label; name it with --nodata"]

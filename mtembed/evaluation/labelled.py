@@ -249,7 +249,7 @@ def _either(joined: list[Any] | None, extra: dict[str, list[Any]], name: str | N
         return None
     values = joined if joined is not None else extra.get(name)
     if values is None:
-        raise UsageError(f"neither the labels nor the dataset have a column {name}")
+        raise UsageError(f"neither the labels nor the dataset have a column {name}: name one that is there")
     return [values[i] for i in rows]
 
 

@@ -167,7 +167,10 @@ def _read(path: Path) -> DataFrame:
     except UsageError:
         raise
     except Exception as error:  # pandas, pyogrio, GDAL and pyarrow each have their own
-        raise UsageError(f"{path.name} cannot be read as labels ({first_line(error).rstrip('.')})") from error
+        raise UsageError(
+            f"{path.name} cannot be read as labels ({first_line(error).rstrip('.')}): "
+            "save it again as CSV, GeoPackage, GeoJSON or Parquet"
+        ) from error
 
 
 def _read_parquet(path: Path) -> DataFrame:
@@ -240,7 +243,8 @@ def _points(frame: DataFrame, lat: Any, lon: Any, path: Path) -> npt.NDArray[Any
         places = [pd.to_numeric(frame[name]).to_numpy(np.float64) for name in (lon, lat)]
     except (TypeError, ValueError) as error:
         raise UsageError(
-            f"{path.name} has text where {lat} and {lon} need degrees ({first_line(error).rstrip('.')})"
+            f"{path.name} has text where {lat} and {lon} need degrees ({first_line(error).rstrip('.')}): "
+            "write them as numbers"
         ) from error
     good = np.isfinite(places[0]) & (np.abs(places[0]) <= 180) & np.isfinite(places[1]) & (np.abs(places[1]) <= 90)
     if len(good) and not good.any():

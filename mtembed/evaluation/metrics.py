@@ -79,12 +79,15 @@ def confusion(truth: Ints, chosen: Ints, classes: int) -> Ints:
 
 
 def _classification(truth: Ints, predicted: npt.NDArray[Any], blocks: Blocks) -> dict[str, Floats]:
-    classes = predicted.shape[1]
-    place = (blocks.of_row * classes + truth) * classes + predicted.argmax(axis=1)
-    counts = np.bincount(place, minlength=blocks.count * classes * classes).reshape(blocks.count, classes**2)
-    tables = (blocks.weights @ counts.astype(np.float64)).reshape(-1, classes, classes)
-    right = np.einsum("bkk->bk", tables)
-    is_true, is_said = tables.sum(axis=2), tables.sum(axis=1)
+    classes, said = predicted.shape[1], predicted.argmax(axis=1)
+
+    def drawn(rows: Ints, kind: Ints) -> Floats:
+        """Rows of each class in each draw, float64 [1 + B, K]."""
+        counts = np.bincount(blocks.of_row[rows] * classes + kind, minlength=blocks.count * classes)
+        return np.asarray(blocks.weights @ counts.reshape(blocks.count, classes).astype(np.float64))
+
+    every, hit = np.arange(len(truth)), np.flatnonzero(said == truth)
+    is_true, is_said, right = drawn(every, truth), drawn(every, said), drawn(hit, truth[hit])
     with np.errstate(invalid="ignore", divide="ignore"):
         recall = np.where(is_true > 0, right / is_true, np.nan)
         f1 = np.where(is_true + is_said > 0, 2 * right / (is_true + is_said), np.nan)

@@ -16,6 +16,8 @@ from mtembed.evaluation.options import EvaluateOptions
 
 TRAIN = frozenset({"train", "training", "val", "valid", "validation", "dev"})
 TEST = frozenset({"test", "testing"})
+SHOWN = 10  # classes in a sentence
+MOST_CLASSES = 1_000
 RARE = "of a class that training rows would lack"
 
 
@@ -50,23 +52,51 @@ def plan(rows: Labelled, options: EvaluateOptions) -> Plan:
         missing = set().union(*(lacking(split.folds, rows.target.values) for split in splits))
         if not missing:
             break
-        counts = np.bincount(rows.target.values, minlength=len(rows.target.classes))
-        rarest = rows.target.classes[min(missing, key=lambda k: (counts[k], k))]
-        left_out.append(rarest)
-        target, stays = rows.target.without([rarest])
+        gone = [
+            rows.target.classes[k] for k in sorted(_hopeless(splits, rows.target.values) or {_rarest(rows, missing)})
+        ]
+        left_out += gone
+        target, stays = rows.target.without(gone)
         if len(target.classes) < 2:
-            raise UsageError(_one_class(options, rarest))
+            raise UsageError(_one_class(options, left_out))
         rows = rows.rows(stays, target, RARE)
+    if len(rows.target.classes) > MOST_CLASSES and rows.target.task == "classification":
+        raise UsageError(
+            f"{options.column or 'the raster'} has {len(rows.target.classes):,} classes, and {MOST_CLASSES:,} are the "
+            "most that are compared: name a column with fewer, or choose --task regression for numbers"
+        )
     if left_out:
-        names = ", ".join(sorted(left_out))
-        notes.append(f"left out, because some training rows would lack it: class {names}")
+        notes.append(f"left out, because some training rows would lack it: class {_some(sorted(left_out))}")
     return Plan(rows, tuple(splits), rows.places.blocks(options.block_cells), (*notes, *said), tuple(left_out))
 
 
-def _one_class(options: EvaluateOptions, last: str) -> str:
+def _hopeless(splits: Sequence[Split], classes: Ints) -> set[int]:
+    """Classes that no arrangement of folds can both learn and test: those of one group, or without a training row."""
+    found: set[int] = set()
+    for split in splits:
+        if len(split.folds) == 1:
+            found |= lacking(split.folds, classes)
+        else:
+            pairs = np.unique(np.stack([classes, split.groups]), axis=1)
+            numbers, groups = np.unique(pairs[0], return_counts=True)
+            found |= set(numbers[groups == 1].tolist())
+    return found
+
+
+def _rarest(rows: Labelled, missing: set[int]) -> int:
+    counts = np.bincount(rows.target.values, minlength=len(rows.target.classes))
+    return min(missing, key=lambda k: (counts[k], k))
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(name[:40] for name in names[:SHOWN])
+    return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN:,} more"
+
+
+def _one_class(options: EvaluateOptions, left_out: Sequence[str]) -> str:
     return (
         f"no two classes of {options.column or 'the raster'} can be both learned and tested "
-        f"(without {last} one is left): "
+        f"(some training rows would lack {_some(sorted(left_out))}): "
         "label more places, or choose smaller blocks with --block-cells, or --folds cells"
     )
 

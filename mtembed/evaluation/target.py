@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -49,8 +50,10 @@ class Target:
 
     def without(self, left_out: Sequence[str]) -> tuple[Target, npt.NDArray[np.bool_]]:
         """Classes taken away, and which rows stay."""
-        kept = tuple(name for name in self.classes if name not in left_out)
-        new = np.array([kept.index(name) if name in kept else -1 for name in self.classes])[self.values]
+        gone = set(left_out)
+        kept = tuple(name for name in self.classes if name not in gone)
+        place = {name: number for number, name in enumerate(kept)}
+        new = np.array([place.get(name, -1) for name in self.classes], np.int64)[self.values]
         stays = new >= 0
         return Target(self.task, self.reason, new[stays].astype(np.int64), kept), stays
 
@@ -70,8 +73,11 @@ def decide(values: Sequence[Any], wanted: Wanted, column: str) -> tuple[Task, st
         return wanted, "asked for"
     if several:
         return "multilabel", f"{column} holds several labels for a row"
-    if not all(_is_number(value) for value in values):
-        return "classification", f"{column} holds words"
+    word = next((value for value in values if _as_number(value) is None), None)
+    if word is None:
+        word = next((value for value in values if not _is_number(value)), None)
+    if word is not None:
+        return "classification", f"{column} holds words, such as {str(word)[:40]!r}"
     numbers = np.array([float(value) for value in values])
     different = len(np.unique(numbers))
     if not (numbers == np.round(numbers)).all():
@@ -87,12 +93,21 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.integer, np.floating))
 
 
+def _as_number(value: Any) -> float | None:
+    """Of a number, or of a text that is one; None for what is none, or not finite."""
+    try:
+        found = float(value) if _is_number(value) or isinstance(value, str) else math.nan
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None
+
+
 def _check(values: Sequence[Any], wanted: Task, column: str, several: bool) -> None:
     if several and wanted != "multilabel":
         raise UsageError(f"the column {column} holds several labels for a row: choose --task multilabel")
     if wanted == "regression":
         for value in values:
-            if not _is_number(value) or not np.isfinite(float(value)):
+            if _as_number(value) is None:
                 raise UsageError(
                     f"the column {column} holds {str(value)[:40]!r} where --task regression needs numbers: "
                     "clean the column or choose --task classification"

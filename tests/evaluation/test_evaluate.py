@@ -149,6 +149,21 @@ def test_official_split_groups_and_classes_that_cannot_be_learned(tmp_path: Path
     assert {s.split for _, s in classes.scores} == {"groups", "blocks"}
 
 
+def test_a_column_of_names_of_rows_is_refused_at_once(tmp_path: Path) -> None:
+    """Thousands of classes that live in one place each go together, not one by one."""
+    known = known_dataset(tmp_path / "data", cell_names(12, 12), 25)
+    with pytest.raises(UsageError, match=r"no two classes of unique_id .* 3,590 more\)"):
+        mtembed.evaluate(known.path, column="unique_id", **NEAR)
+    common = ["forest" if i % 3 else f"stand {i}" if i % 2 else "water" for i in range(3600)]
+    path = with_columns(known, tmp_path / "more.parquet", common=common)
+    found = mtembed.evaluate(path, column="common", **NEAR)
+    assert found.classes == ("forest", "water") and any("and 590 more" in text for text in found.sentences)
+    pairs = [f"pair {i % 1800}" for i in range(3600)]
+    with pytest.raises(UsageError, match="has 1,800 classes, and 1,000 are the most"):
+        mtembed.evaluate(with_columns(known, tmp_path / "pairs.parquet", pairs=pairs), column="pairs",
+                         folds="random", fold_count=2, **NEAR)  # fmt: skip
+
+
 def test_several_labels_at_once(tmp_path: Path) -> None:
     known = known_dataset(tmp_path / "data")
     seen = [[name for name, value in zip("ab", row[:2], strict=True) if value > 0] for row in known.vectors]

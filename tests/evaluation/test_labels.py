@@ -175,7 +175,7 @@ def test_nodata_and_edges_count_against_coverage(known: Known, tmp_path: Path) -
     Path(first).unlink()
     raster(tmp_path / "a.tif", known, 0, values, nodata=None)
     unnamed = join(known, labels=str(tmp_path))
-    assert 0 in unnamed.row and "names no nodata value" in unnamed.notes[0]
+    assert 0 in unnamed.row and "no nodata value is named by a.tif" in unnamed.notes[0]
     named = join(known, labels=str(tmp_path), nodata=0)
     assert 0 not in named.row and named.notes == ()
 
@@ -292,7 +292,7 @@ def test_one_sentence_for_each_thing_that_is_wrong(known: Known, tmp_path: Path)
         ("outside the data", {"labels": csv(tmp_path / "1.csv", **far), "column": "y"}),
         ("no column z", {"labels": csv(tmp_path / "2.csv", **good, y=["a", "b", "b"]), "column": "z"}),
         ("a probe needs two classes", {"labels": csv(tmp_path / "3.csv", **good, y=["a"] * 3), "column": "y"}),
-        ("where --task regression needs numbers",
+        ("'two' where --task regression needs numbers",
          {"labels": csv(tmp_path / "4.csv", **good, y=["1", "two", "3"]), "column": "y", "task": "regression"}),
         ("nothing can be learned from one value",
          {"labels": csv(tmp_path / "5.csv", **good, y=[1.5] * 3), "column": "y"}),
