@@ -210,7 +210,7 @@ def _table(one: Assessed) -> dict[str, Any]:
     heads = ["split", "features", "probe", *(words.METRIC[m] for m in metrics), "train", "test", "blocks"]
     rows = []
     for o in one.outcomes:
-        texts = [o.split, words.features(o.features), words.probe(o.probe) or "-"]
+        texts = [o.split, words.features(o.features), words.probe(o.probe).replace(" probe", "") or "-"]
         for metric in metrics:
             texts.append(words.with_interval(float(o.spread[metric][0]), *interval(o.spread[metric], o.blocks)))
         texts += [f"{o.n_train:,}", f"{len(o.test):,}", f"{o.blocks:,}"]
@@ -224,7 +224,7 @@ def _diagnostics(
     rows = [
         {"name": name, "texts": [_plain(facts.get(key)) for facts in found], "hint": hint}
         for key, name, hint in wanted
-        if found
+        if any(facts.get(key) is not None for facts in found)
     ]
     return {"names": names, "rows": rows}
 
@@ -239,7 +239,7 @@ def _plain(value: Any) -> str:
 
 def _made(found: Evaluation) -> Iterator[tuple[str, str]]:
     for name, value in found.settings.items():
-        if value is not None:
+        if value not in (None, []):
             yield f"--{name.replace('_', '-')}", str(value)
     for reason, count in found.rows_dropped.items():
         yield f"rows {reason}", f"{count:,}"

@@ -21,6 +21,10 @@ LEFT = 300  # labels of bars
 ROW = 24
 MAP_WIDTH, MAP_HEIGHT = 900, 480
 MOST_POINTS = 4_000
+MOST_PANELS = 5  # places far apart that have a map each
+APART = 2.0  # degrees
+FILLED = 0.05  # share of the whole box that places fill: from here on one map shows them
+LABELS = 52  # room left of a map
 SHADES = 11  # of residuals, from far below to far above
 
 
@@ -100,7 +104,7 @@ def curves(lines: Sequence[Curve], floor: float | None, name: str, title: str) -
     median = float(np.median(every))
     low, high = max(min(every), median - 2, -1.0 if max(every) <= 1 else -math.inf), max(every)
     high = high if high > low else low + 1
-    width, height, left = 700, 240, 70
+    width, height, left = WIDTH, 260, 70
     place = {x: left + 30 + i * (width - left - 80) / max(1, len(xs)) for i, x in enumerate([*xs, math.inf])}
 
     def y(value: float) -> float:
@@ -130,31 +134,92 @@ def curves(lines: Sequence[Curve], floor: float | None, name: str, title: str) -
 
 
 def scatter(lat: Floats, lon: Floats, classes: Sequence[str], tips: Sequence[str], title: str) -> str:
-    """Points on a map in plain degrees, stretched so that a kilometre is as long both ways in the middle.
+    """Points on a map in plain degrees, stretched so that a kilometre is as long both ways in the middle; a few places
+    far apart are maps side by side.
 
     ``classes`` are those of the style sheet.  No more than ``MOST_POINTS`` are drawn, evenly spread over the rows.
     """
     chosen = np.unique(np.linspace(0, len(lat) - 1, min(len(lat), MOST_POINTS)).astype(int))
-    squeeze = max(0.05, math.cos(math.radians(float(np.mean(lat)))))
-    south, north, west, east = (float(f(v)) for v, f in ((lat, np.min), (lat, np.max), (lon, np.min), (lon, np.max)))
-    margin = 0.04 * max(north - south, (east - west) * squeeze, 1e-3)
-    south, north, west, east = south - margin, north + margin, west - margin / squeeze, east + margin / squeeze
-    scale = min((MAP_WIDTH - 60) / ((east - west) * squeeze), MAP_HEIGHT / (north - south))
-    width, height = 60 + (east - west) * squeeze * scale, (north - south) * scale
-    parts = [f'<rect x="50" y="0" width="{width - 50:.1f}" height="{height:.1f}" class="frame"/>']
-    for t in ticks(west, east, 5):
-        x = 50 + (t - west) * squeeze * scale
-        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height:.1f}" class="grid"/>')
-        parts.append(f'<text x="{x:.1f}" y="{height + 15:.1f}" class="tick">{t:g}°</text>')
-    for t in ticks(south, north, 5):
-        y = (north - t) * scale
-        parts.append(f'<line x1="50" x2="{width:.1f}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
-        parts.append(f'<text x="44" y="{y + 4:.1f}" class="label">{t:g}°</text>')
-    for i in chosen.tolist():
-        x, y = 50 + (float(lon[i]) - west) * squeeze * scale, (north - float(lat[i])) * scale
-        tip = f"<title>{escape(tips[i])}</title>"
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" class="{classes[i]}">{tip}</circle>')
-    return drawing(parts, max(width, MAP_WIDTH) + 10, height + 22, title)
+    place = _places(lat[chosen], lon[chosen])
+    count = int(place.max(initial=0)) + 1
+    room, parts, below, left = MAP_WIDTH / count, [], 0.0, 0.0
+    for one in range(count):
+        mine = chosen[place == one]
+        frame = _Frame.around(lat[mine], lon[mine], left, room)
+        parts += frame.axes(5 if count == 1 else 2)
+        for i in mine.tolist():
+            x, y = frame.at(float(lon[i]), float(lat[i]))
+            tip = f"<title>{escape(tips[i])}</title>"
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" class="{classes[i]}">{tip}</circle>')
+        below, left = max(below, frame.height), left + room
+    return drawing(parts, MAP_WIDTH + 10, below + 22, title)
+
+
+def _places(lat: Floats, lon: Floats) -> npt.NDArray[np.int64]:
+    """A number for each point, the same for points of one place; places are over ``APART`` degrees from each other.
+
+    All 0 where there are more than ``MOST_PANELS`` of them, or where one map shows them well.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import KDTree
+
+    squares, inverse = np.unique(np.floor(np.stack([lat, lon], axis=1) / APART), axis=0, return_inverse=True)
+    near = KDTree(squares).query_pairs(1, p=np.inf, output_type="ndarray")
+    graph = coo_matrix((np.ones(len(near)), (near[:, 0], near[:, 1])), shape=(len(squares), len(squares)))
+    count, group = connected_components(graph, directed=False)
+    sizes = [np.prod(np.ptp(squares[group == one], axis=0) + 1) for one in range(count)]
+    together = count > MOST_PANELS or sum(sizes) > FILLED * np.prod(np.ptp(squares, axis=0) + 1)
+    return np.asarray(np.zeros(len(lat)) if together else group[inverse.ravel()], np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """A map: degrees of its edges, and where it lies in the drawing; ``squeeze`` is the cosine of the latitude."""
+
+    west: float
+    north: float
+    east: float
+    south: float
+    squeeze: float
+    scale: float
+    left: float
+
+    @classmethod
+    def around(cls, lat: Floats, lon: Floats, left: float, room: float) -> _Frame:
+        squeeze = max(0.05, math.cos(math.radians(float(np.mean(lat)))))
+        south, north, west, east = (
+            float(f(v)) for v, f in ((lat, np.min), (lat, np.max), (lon, np.min), (lon, np.max))
+        )
+        margin = 0.06 * max(north - south, (east - west) * squeeze, 0.01)
+        south, north, west, east = south - margin, north + margin, west - margin / squeeze, east + margin / squeeze
+        scale = min((room - LABELS - 10) / ((east - west) * squeeze), min(MAP_HEIGHT, room) / (north - south))
+        return cls(west, north, east, south, squeeze, scale, left + LABELS)
+
+    @property
+    def width(self) -> float:
+        return (self.east - self.west) * self.squeeze * self.scale
+
+    @property
+    def height(self) -> float:
+        return (self.north - self.south) * self.scale
+
+    def at(self, lon: float, lat: float) -> tuple[float, float]:
+        return self.left + (lon - self.west) * self.squeeze * self.scale, (self.north - lat) * self.scale
+
+    def axes(self, count: int) -> list[str]:
+        """The edge, and about ``count`` lines each way with their degrees."""
+        right, bottom = self.left + self.width, self.height
+        parts = [f'<rect x="{self.left:.1f}" y="0" width="{self.width:.1f}" height="{bottom:.1f}" class="frame"/>']
+        for t in ticks(self.west, self.east, count):
+            x, _ = self.at(t, self.north)
+            parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{bottom:.1f}" class="grid"/>')
+            parts.append(f'<text x="{x:.1f}" y="{bottom + 15:.1f}" class="tick">{t:g}°</text>')
+        for t in ticks(self.south, self.north, count):
+            _, y = self.at(self.west, t)
+            parts.append(f'<line x1="{self.left:.1f}" x2="{right:.1f}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
+            parts.append(f'<text x="{self.left - 6:.1f}" y="{y + 4:.1f}" class="label">{t:g}°</text>')
+        return parts
 
 
 def shade(residual: float, spread: float) -> str:
