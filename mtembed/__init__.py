@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mtembed.conversion.convert import ConvertResult, convert
+    from mtembed.conversion.merge import MergeResult, merge
     from mtembed.errors import MtembedError
     from mtembed.evaluation.evaluate import evaluate
     from mtembed.evaluation.predict import Prediction, predict
@@ -33,35 +35,43 @@ if (_CHECKOUT / "setup.cfg").is_file() and (_CHECKOUT / "kernels").is_dir():
     __path__.append(str(_CHECKOUT))
 
 __all__ = [
+    "ConvertResult",
     "Evaluation",
     "Hit",
     "IndexResult",
+    "MergeResult",
     "MtembedError",
     "PcaResult",
     "Prediction",
     "RunSummary",
     "SearchResult",
     "__version__",
+    "convert",
     "embed",
     "evaluate",
     "index",
+    "merge",
     "pca",
     "predict",
     "search",
 ]
 
 _HOMES = {
+    "ConvertResult": "mtembed.conversion.convert",
     "Evaluation": "mtembed.evaluation.result",
     "Hit": "mtembed.similarity.result",
     "IndexResult": "mtembed.similarity.result",
+    "MergeResult": "mtembed.conversion.merge",
     "MtembedError": "mtembed.errors",
     "PcaResult": "mtembed.maps.result",
     "Prediction": "mtembed.evaluation.predict",
     "RunSummary": "mtembed.types",
     "SearchResult": "mtembed.similarity.result",
+    "convert": "mtembed.conversion.convert",
     "embed": "mtembed.run.embed",
     "evaluate": "mtembed.evaluation.evaluate",
     "index": "mtembed.similarity.index",
+    "merge": "mtembed.conversion.merge",
     "pca": "mtembed.maps.pca",
     "predict": "mtembed.evaluation.predict",
     "search": "mtembed.similarity.search",

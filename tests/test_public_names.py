@@ -15,18 +15,22 @@ from tests.tools.shards import make_shard
 
 def test_the_public_names() -> None:
     assert mtembed.__all__ == [
+        "ConvertResult",
         "Evaluation",
         "Hit",
         "IndexResult",
+        "MergeResult",
         "MtembedError",
         "PcaResult",
         "Prediction",
         "RunSummary",
         "SearchResult",
         "__version__",
+        "convert",
         "embed",
         "evaluate",
         "index",
+        "merge",
         "pca",
         "predict",
         "search",

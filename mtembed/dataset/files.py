@@ -12,25 +12,33 @@ import pyarrow.parquet as pq
 
 from mtembed.archive.shards import fingerprint
 from mtembed.dataset import columns as forms
+from mtembed.dataset.array import HEADER, RawArray
 from mtembed.dataset.atomic import read_json
+from mtembed.dataset.form import Form
 from mtembed.errors import OutputError, UsageError
 from mtembed.parquet import UNREADABLE, first_line
 from mtembed.types import Fingerprint
 
 Name = str | Path
 VECTORS = "embedding"
+RECORDS = ("convert.json", "merge.json")  # of datasets that were made from another one
 BUFFER_BYTES = 4 << 20  # read at a time from a column chunk
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingFile:
-    """One file: ``name`` is its path below the folder all files share, ``mark`` its size, time, rows, footer hash."""
+    """One file: ``name`` is its path below the folder all files share, ``mark`` its size, time, rows, footer hash.
+
+    ``form`` is how vectors are stored that are not lists of floats; of an ``array``, ``path`` is its metadata.
+    """
 
     path: Path
     name: str
     row_groups: tuple[int, ...]
     dtype: str
     mark: Fingerprint
+    form: Form | None = None
+    array: RawArray | None = None
 
     @property
     def rows(self) -> int:
@@ -51,7 +59,9 @@ def find_files(name: Name) -> list[Path]:
     if "://" in str(name) or str(name).startswith("hf:"):
         raise UsageError(f"{name} is a URL, and embeddings are read from local files: download it and name the folder")
     path = Path(name)
-    if path.is_dir():
+    if path.is_dir() and (path / HEADER).is_file():
+        found = [path / HEADER]
+    elif path.is_dir():
         folder = path / "embeddings" if (path / "embeddings").is_dir() else path
         found = [p for p in folder.glob("*.parquet") if p.name != "metadata.parquet" and not p.name.startswith(".")]
         if not found:
@@ -86,35 +96,71 @@ class Footer:
     dtype: str
     dim: int | None
     mark: Fingerprint
+    form: Form | None = None
+    array: RawArray | None = None
 
     @classmethod
     def of(cls, path: Path) -> Footer:
         """Raises UsageError where there are no vectors, OutputError where the file cannot be read."""
+        if path.name == HEADER:
+            return cls._of_array(RawArray.open(path))
         try:
             with open_file(path) as file:
                 arrow, footer = file.schema_arrow, file.metadata
+                form = Form.of_footer(footer.metadata)
                 if VECTORS not in arrow.names:
                     raise UsageError(f"{path} has no column {VECTORS}: name files of embeddings")
-                kind = arrow.field(VECTORS).type
-                found = forms.vector_type(kind)
-                if found is None:
-                    raise UsageError(
-                        f"the column {VECTORS} of {path} is {kind}, which is no list of 16 to 64 bit floats"
-                    )
-                dtype, dim = found
-                if dim is None:
-                    dim = _measured(file)
-                groups = tuple(footer.row_group(i).num_rows for i in range(footer.num_row_groups))
+                dtype, dim = _vectors_of(path, file) if form is None else ("float32", form.dim)
                 return cls(
                     path=path,
-                    row_groups=groups,
+                    row_groups=_row_groups(file),
                     columns=tuple(name for name in arrow.names if name != VECTORS),
                     dtype=dtype,
                     dim=dim,
                     mark=fingerprint(path, footer.num_rows),
+                    form=form,
                 )
         except UNREADABLE as error:
             raise OutputError(damaged(path, error)) from error
+
+    @classmethod
+    def _of_array(cls, array: RawArray) -> Footer:
+        path = array.metadata
+        try:
+            with open_file(path) as file:
+                if file.metadata.num_rows != array.rows:
+                    raise OutputError(f"{path} has {file.metadata.num_rows} rows and {array.values} {array.rows}")
+                return cls(
+                    path=path,
+                    row_groups=_row_groups(file),
+                    columns=tuple(file.schema_arrow.names),
+                    dtype="float32",
+                    dim=array.form.dim,
+                    mark=fingerprint(path, array.rows),
+                    form=array.form,
+                    array=array,
+                )
+        except UNREADABLE as error:
+            raise OutputError(damaged(path, error)) from error
+
+
+def other_keys(path: Path) -> dict[bytes, bytes]:
+    """Keys of a file's footer, ``geo`` among them, without what Arrow keeps there for itself."""
+    return {key: value for key, value in (pq.read_metadata(path).metadata or {}).items() if key != b"ARROW:schema"}
+
+
+def _vectors_of(path: Path, file: pq.ParquetFile) -> tuple[str, int | None]:
+    """The type and length of a file's vectors.  Raises UsageError where they are none."""
+    kind = file.schema_arrow.field(VECTORS).type
+    found = forms.vector_type(kind)
+    if found is None:
+        raise UsageError(f"the column {VECTORS} of {path} is {kind}, which is no list of 16 to 64 bit floats")
+    dtype, dim = found
+    return dtype, _measured(file) if dim is None else dim
+
+
+def _row_groups(file: pq.ParquetFile) -> tuple[int, ...]:
+    return tuple(file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups))
 
 
 def _measured(file: pq.ParquetFile) -> int | None:
@@ -147,13 +193,16 @@ class Maker:
     @classmethod
     def of(cls, path: Path) -> Maker | None:
         root = path.parent.parent if path.parent.name == "embeddings" else path.parent
-        found = min(root.glob("manifest*.json"), default=None)
+        records = (root / name for name in (HEADER, *RECORDS))
+        found = min(root.glob("manifest*.json"), default=None) or next(filter(Path.is_file, records), None)
         if found is None:
             return None
         try:
             content = read_json(found)
         except OutputError as error:
             raise OutputError(f"{found} is no JSON object: restore it, or move it away") from error
+        if found.name in (HEADER, *RECORDS):  # made from a dataset, whose maker it names
+            content = content.get("made_with") or {}
         settings, weights = content.get("settings"), content.get("weights")
         if not (isinstance(settings, Mapping) and isinstance(settings.get("model"), str)):
             return None  # another program's

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mtembed.dataset import columns as forms
+from mtembed.dataset.array import RawArray
 from mtembed.dataset.files import (
     VECTORS,
     EmbeddingFile,
@@ -153,21 +154,26 @@ class EmbeddingDataset:
         return np.concatenate([piece.vectors for piece in pieces if piece.vectors is not None])[back], table
 
     def _nothing(self, file: int, columns: Sequence[str], vectors: bool) -> pa.RecordBatch:
-        names = [*columns, *([VECTORS] if vectors else [])]
-        schema = pq.read_schema(self.files[file].path)
+        names = [*columns, *self._stored_columns(file, vectors)]
+        schema, array = pq.read_schema(self.files[file].path), self.files[file].array
+        if array is not None:
+            schema = schema.append(pa.field(VECTORS, array.column(0, 0).type))
         return pa.RecordBatch.from_pylist([], pa.schema([schema.field(name) for name in names]))
 
     def _read(
         self, number: int, columns: Sequence[str], rows: int, vectors: bool, groups: list[int] | None
     ) -> Iterator[pa.RecordBatch]:
         source = self.files[number]
-        names = [*columns, *([VECTORS] if vectors else [])]
+        names = [*columns, *self._stored_columns(number, vectors)]
         at_once = max(1, min(rows, BATCH_BYTES // (4 * self.dim))) if vectors else rows
         try:
             with open_file(source.path) as file:
                 if file.metadata.num_rows != source.rows:
                     raise OutputError(f"{source.path} changed while it was read: run the same command again")
-                yield from file.iter_batches(at_once, row_groups=groups, columns=names)
+                if source.array is None:
+                    yield from file.iter_batches(at_once, row_groups=groups, columns=names)
+                else:
+                    yield from _with_array(source.array, file, at_once, names, groups)
         except UNREADABLE as error:
             raise OutputError(damaged(source.path, error)) from error
 
@@ -175,12 +181,48 @@ class EmbeddingDataset:
         self, number: int, first: int, read: pa.RecordBatch, columns: Sequence[str], vectors: bool
     ) -> EmbeddingBatch:
         try:
-            found = forms.vectors(read.column(VECTORS), self.dim) if vectors else None
+            found = self._vectors(number, read) if vectors else None
             arrays = [forms.plain(name, read.column(name)) for name in columns]
         except UNREADABLE as error:
             raise OutputError(damaged(self.files[number].path, error)) from error
         table = pa.Table.from_arrays(arrays, names=list(columns))
         return EmbeddingBatch(number, first, read.num_rows, found, table)
+
+    def whole(self, number: int, rows: int = BATCH_ROWS) -> Iterator[tuple[pa.RecordBatch, FloatArray]]:
+        """Every column of a file as it is stored but the vectors, and these as float32 [n, D], batch by batch."""
+        columns = [name for name in self._all_columns(number) if name != VECTORS and name not in self._extra(number)]
+        for read in self._read(number, columns, rows, True, None):
+            found = self._batch(number, 0, read, (), True).vectors
+            assert found is not None
+            yield read.select(columns), found
+
+    def stored(self, number: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Columns of a file as they are stored, vectors too, batch by batch."""
+        beside = [name for name in columns if name != VECTORS]
+        for read in self._read(number, beside, BATCH_ROWS, VECTORS in columns, None):
+            yield read.select(list(columns))
+
+    def _all_columns(self, number: int) -> list[str]:
+        return list(pq.read_schema(self.files[number].path).names)
+
+    def _extra(self, number: int) -> tuple[str, ...]:
+        """Columns that belong to the stored vectors of a file."""
+        form = self.files[number].form
+        return () if form is None else form.columns
+
+    def _stored_columns(self, number: int, vectors: bool) -> list[str]:
+        return [VECTORS, *self._extra(number)] if vectors else []
+
+    def _vectors(self, number: int, read: pa.RecordBatch) -> FloatArray:
+        form = self.files[number].form
+        if form is None:
+            return forms.vectors(read.column(VECTORS), self.dim)
+        column = forms.storage(read.column(VECTORS))
+        values = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+        if values.shape[1] != form.width or column.null_count:
+            raise ValueError(f"vectors of {values.shape[1]} stored values, not {form.width}")
+        scales = [read.column(name).to_numpy(zero_copy_only=False) for name in form.columns]
+        return form.decode(values, *scales)
 
 
 def open_dataset(name: Name | Sequence[Name]) -> EmbeddingDataset:
@@ -203,7 +245,15 @@ def open_dataset(name: Name | Sequence[Name]) -> EmbeddingDataset:
     return EmbeddingDataset(
         name=title,
         files=tuple(
-            EmbeddingFile(one.path, one.path.relative_to(shared).as_posix(), one.row_groups, one.dtype, one.mark)
+            EmbeddingFile(
+                path=one.path,
+                name=one.path.relative_to(shared).as_posix(),
+                row_groups=one.row_groups,
+                dtype=one.dtype,
+                mark=one.mark,
+                form=one.form,
+                array=one.array,
+            )
             for one in opened
         ),
         dim=int(filled[0].dim or 0),
@@ -213,3 +263,20 @@ def open_dataset(name: Name | Sequence[Name]) -> EmbeddingDataset:
         root=root,
         manifest=manifest,
     )
+
+
+def _with_array(
+    array: RawArray, file: pq.ParquetFile, rows: int, names: Sequence[str], groups: list[int] | None
+) -> Iterator[pa.RecordBatch]:
+    """Batches of an array's metadata with its vectors, where these are among the ``names``."""
+    beside = [name for name in names if name != VECTORS]
+    ends = [0, *(file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups))]
+    for group in range(file.metadata.num_row_groups) if groups is None else groups:
+        first = sum(ends[: group + 1])
+        for read in file.iter_batches(rows, row_groups=[group], columns=beside or file.schema_arrow.names[:1]):
+            arrays = [
+                *(read.column(name) for name in beside),
+                *([array.column(first, read.num_rows)] if VECTORS in names else []),
+            ]
+            yield pa.RecordBatch.from_arrays(arrays, names=[*beside, *([VECTORS] if VECTORS in names else [])])
+            first += read.num_rows

@@ -68,11 +68,11 @@ class ResultFolder:
         finally:
             self._tidy()
 
-    def publish(self, scratch: Path) -> None:
-        """Move a complete file out of the work folder to its place.  Raises OSError."""
+    def publish(self, scratch: Path, name: str = "") -> None:
+        """Move a complete file out of the work folder to its place, ``name`` or what it is called.  Raises OSError."""
         with scratch.open("rb") as file:
             os.fsync(file.fileno())
-        scratch.replace(self.root / scratch.name)
+        scratch.replace(self.root / (name or scratch.name))
 
     def record(self, content: Mapping[str, Any]) -> None:
         """Write the record: the folder is finished.  Raises OSError."""

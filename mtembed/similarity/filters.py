@@ -14,8 +14,8 @@ import shapely
 
 from mtembed.archive.selection import read_cell_list
 from mtembed.dataset.files import Name
+from mtembed.dataset.places import CENTRE, centres
 from mtembed.errors import UsageError
-from mtembed.similarity.rows import CENTRE, centres
 
 DIGITS = "0123456789"
 Bbox = tuple[float, float, float, float]

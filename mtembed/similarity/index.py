@@ -19,12 +19,13 @@ import pyarrow.parquet as pq
 
 from mtembed import __version__
 from mtembed.dataset.files import Name
+from mtembed.dataset.places import columns_for
 from mtembed.dataset.reader import EmbeddingDataset, open_dataset
 from mtembed.dataset.result import ResultFolder
 from mtembed.errors import UsageError
 from mtembed.similarity import lists
 from mtembed.similarity.result import IndexResult
-from mtembed.similarity.rows import SCHEMA, columns_for, described
+from mtembed.similarity.rows import SCHEMA, described
 from mtembed.similarity.truth import Truth, queries_of
 
 RECORD, VECTORS, ROWS = "index.json", "index.faiss", "rows.parquet"

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow.compute as pc
 import shapely
 
+from mtembed.dataset.places import centres, columns_for
 from mtembed.dataset.reader import EmbeddingDataset
 from mtembed.errors import UsageError
 from mtembed.similarity.best import Floats, unit
-from mtembed.similarity.rows import centres, columns_for
 from mtembed.similarity.scan import require
 
 AGAINST = 0.5  # weight of counter-examples (Rocchio 1971; less than examples, which are what is known)

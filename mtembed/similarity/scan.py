@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from mtembed.dataset.places import columns_for
 from mtembed.dataset.reader import EmbeddingDataset
 from mtembed.similarity.best import Best, Floats, Integers
 from mtembed.similarity.filters import Filters
-from mtembed.similarity.rows import columns_for
 
 Tick = Callable[[str, int, int], None]
 

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from mtembed.dataset.files import Name
+from mtembed.dataset.places import columns_for
 from mtembed.dataset.reader import EmbeddingDataset, open_dataset
 from mtembed.errors import UsageError
 from mtembed.similarity import example
@@ -19,7 +20,7 @@ from mtembed.similarity.filters import Bbox, filters
 from mtembed.similarity.opened import OpenIndex, dataset_names, is_index
 from mtembed.similarity.query import Examples, Place, target
 from mtembed.similarity.result import Hit, SearchResult
-from mtembed.similarity.rows import SCHEMA, columns_for, described
+from mtembed.similarity.rows import SCHEMA, described
 from mtembed.similarity.scan import Tick, scan
 from mtembed.text import plural
 
