@@ -15,6 +15,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
 from cyclopts import App, Parameter
@@ -103,7 +104,14 @@ def _register(words: Sequence[str]) -> None:
     """The commands by the place of their functions; the help of one that is called is its docstring."""
     for name, sentence in COMMANDS.items():
         if name not in app:
-            app.command(f"mtembed.cli.{name}:{name}", name=name, help=None if name in words[:1] else sentence)
+            app.command(f"mtembed.cli.{name}:{name}", name=name, help=_page(name) if name in words[:1] else sentence)
+
+
+def _page(name: str) -> str:
+    """A command's docstring with a line for each paragraph, so that the terminal's width breaks it and nothing else."""
+    function = getattr(import_module(f"mtembed.cli.{name}"), name)
+    paragraphs = inspect.cleandoc(function.__doc__).split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def _answer(error: Exception) -> tuple[str, int]:
