@@ -18,8 +18,8 @@ SPEECH = Speech()
 
 
 def shown_default(value: object) -> str | None:
-    """What a help page says of a default: nothing of a switch that is off."""
-    if value is None or value is False:
+    """What a help page says of a default: nothing of a switch that is off, or of a list without entries."""
+    if value is None or value is False or value == ():
         return None
     return "on" if value is True else f"{value:g}" if isinstance(value, float) else str(value)
 

@@ -72,7 +72,7 @@ def with_baselines(
     folder.mkdir(parents=True, exist_ok=True)
     cells = folder / f"cells-{_digest(sorted({key[0] for key in keys}))}.txt"
     cells.write_text("".join(f"{name}\n" for name in sorted({key[0] for key in keys})))
-    options = _options(settings) | {"cells": str(cells)}
+    options = _options(settings) | {"cells": str(cells), "max_failures": 1.0}  # cells that fail cost their rows alone
     _require_source(dataset, settings, shards, options)
     makers, notes = _makers(settings)
     beside, there = {}, np.ones(len(rows), bool)
@@ -136,7 +136,8 @@ def _require_source(
 
 def _told(name: str, tick: Tick) -> Callable[[Progress], None]:
     def tell(progress: Progress) -> None:
-        tick(f"embedding: {name}", progress.total - progress.remaining, progress.total)
+        if progress.total:
+            tick(f"embedding: {name}", progress.total - progress.remaining, progress.total)
 
     return tell
 
