@@ -133,25 +133,35 @@ class EmbeddingDataset:
         """
         self.require(columns, "reading it")
         wanted = np.asarray(rows, np.int64).reshape(-1)
-        source = self.files[file]
-        if len(wanted) and not 0 <= wanted.min() <= wanted.max() < source.rows:
-            raise UsageError(f"{source.name} has {source.rows} rows: row {wanted.max()} is not among them")
-        ends = np.cumsum((0, *source.row_groups))
         distinct, back = np.unique(wanted, return_inverse=True)
-        group_of = np.searchsorted(ends, distinct, side="right") - 1
-        nothing = self._nothing(file, columns, vectors)
-        pieces = [self._batch(file, 0, nothing, columns, vectors)] if not len(wanted) else []
-        for group in np.unique(group_of):
-            inside, first = distinct[group_of == group] - ends[group], 0
-            for read in self._read(file, columns, BATCH_ROWS, vectors, [int(group)]):
-                here = inside[(inside >= first) & (inside < first + read.num_rows)] - first
-                first += read.num_rows
-                if len(here):
-                    pieces.append(self._batch(file, 0, read.take(pa.array(here)), columns, vectors))
+        nothing = self._batch(file, 0, self._nothing(file, columns, vectors), columns, vectors)
+        pieces = [piece for _, piece in self.chosen(file, distinct, columns, vectors=vectors)] or [nothing]
         table = pa.concat_tables([piece.table for piece in pieces]).take(pa.array(back))
         if not vectors:
             return None, table
         return np.concatenate([piece.vectors for piece in pieces if piece.vectors is not None])[back], table
+
+    def chosen(
+        self, file: int, rows: npt.NDArray[np.int64], columns: Sequence[str] = (), *, vectors: bool = True
+    ) -> Iterator[tuple[npt.NDArray[np.int64], EmbeddingBatch]]:
+        """Rows of one file by their numbers, ascending and distinct: some of the numbers and what the file has there.
+
+        Reads the row groups that hold them, and no more than a batch at a time.  Raises UsageError for a row that is
+        not there.
+        """
+        source = self.files[file]
+        if len(rows) and not 0 <= rows[0] <= rows[-1] < source.rows:
+            raise UsageError(f"{source.name} has {source.rows} rows: row {rows[-1]} is not among them")
+        ends = np.cumsum((0, *source.row_groups))
+        group_of = np.searchsorted(ends, rows, side="right") - 1
+        for group in np.unique(group_of):
+            first = int(ends[group])
+            for read in self._read(file, columns, BATCH_ROWS, vectors, [int(group)]):
+                here = rows[slice(*np.searchsorted(rows, (first, first + read.num_rows)))]
+                if len(here):
+                    found = read.take(pa.array(here - first)) if len(here) < read.num_rows else read
+                    yield here, self._batch(file, first, found, columns, vectors)
+                first += read.num_rows
 
     def _nothing(self, file: int, columns: Sequence[str], vectors: bool) -> pa.RecordBatch:
         names = [*columns, *self._stored_columns(file, vectors)]

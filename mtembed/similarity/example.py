@@ -17,7 +17,7 @@ from mtembed import models
 from mtembed.dataset.reader import EmbeddingDataset, open_dataset
 from mtembed.errors import UsageError
 from mtembed.models.base import ModelSpec
-from mtembed.similarity.best import Floats, unit
+from mtembed.similarity.scoring import Doubles, unit
 from mtembed.sources import SOURCES
 from mtembed.types import Source
 
@@ -26,7 +26,7 @@ KEPT = ("fragment_size", "overlap", "border_shift", "offset", "precision", "engi
 PLACE = (500_000.0, 10_000.0, "EPSG:32631")  # easting, northing: on Earth, for a picture that does not say where it is
 
 
-def of_image(dataset: EmbeddingDataset, weights: str | None, path: Path) -> Floats:
+def of_image(dataset: EmbeddingDataset, weights: str | None, path: Path) -> Doubles:
     """The vector of an image file, float64 [D]: the mean over its fragments, each of length 1.
 
     A GeoTIFF with the model's bands, in the model's order or with their names as descriptions, goes through the engine
@@ -42,10 +42,11 @@ def of_image(dataset: EmbeddingDataset, weights: str | None, path: Path) -> Floa
         made = _embedded(shard, Path(name) / "out", spec, settings, _weights(dataset, weights, "--image"), path)
         _require_same(dataset, made)
         found = [batch.vectors for batch in made.batches() if batch.vectors is not None]
-    return np.asarray(unit(np.concatenate(found)).mean(axis=0))
+    directions, _ = unit(np.concatenate(found))
+    return np.asarray(directions.mean(axis=0, dtype=np.float64))
 
 
-def of_text(dataset: EmbeddingDataset, weights: str | None, words: str) -> Floats:
+def of_text(dataset: EmbeddingDataset, weights: str | None, words: str) -> Doubles:
     """The vector of words, float64 [D], by the text tower of the dataset's model.
 
     Raises UsageError for a model without one, WeightsError for weights without one.

@@ -1,75 +1,104 @@
-"""Hits as files: GeoParquet, GeoJSON, CSV, by the suffix of the name."""
+"""Hits in a file: GeoParquet, GeoJSON or CSV, by the suffix of its name."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+import secrets
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from mtembed.dataset.atomic import write_atomically
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import shapely
+
+from mtembed.dataset.atomic import rename_whole, write_atomically
+from mtembed.dataset.folder import output_problem
+from mtembed.dataset.rows import geo_metadata
 from mtembed.errors import OutputError, UsageError
 from mtembed.similarity.result import Hit
+from mtembed.similarity.rows import BOX
+from mtembed.similarity.scoring import Names
 
 SUFFIXES = (".parquet", ".geojson", ".csv")
+EDGES = ("xmin", "ymin", "xmax", "ymax")
+SCHEMA = pa.schema(
+    [
+        ("rank", pa.int64()),
+        ("score", pa.float64()),
+        ("unique_id", pa.string()),
+        ("grid_cell", pa.string()),
+        ("product_id", pa.string()),
+        ("timestamp", pa.string()),
+        ("centre_lat", pa.float64()),
+        ("centre_lon", pa.float64()),
+        ("pixel_bbox", BOX),
+        ("file", pa.string()),
+        ("row", pa.int64()),
+    ]
+)
 
 
-def require_suffix(path: Path) -> None:
-    """Raises UsageError for a kind of file that is not written."""
-    if path.suffix not in SUFFIXES:
-        raise UsageError(f"--output {path} has no kind that is written: end it with {', '.join(SUFFIXES)}")
+def require_new(option: str, path: Path, suffixes: Sequence[str], fresh: bool) -> None:
+    """Raises UsageError for another suffix, OutputError for a file that is there and may not be written over."""
+    if path.suffix.lower() not in suffixes:
+        raise UsageError(f"--{option} {path} should end in {', '.join(suffixes)}: its suffix says what is written")
+    if path.exists() and not fresh:
+        raise OutputError(f"--{option} {path} exists: choose another name, or write over it with --fresh")
 
 
-def write(hits: Sequence[Hit], path: Path) -> None:
-    """Write hits, complete or not at all; an earlier file of that name is replaced.  Raises OutputError."""
-    require_suffix(path)
-    writers: dict[str, Callable[[Sequence[Hit]], str | bytes]] = {
-        ".parquet": _parquet,
-        ".geojson": _geojson,
-        ".csv": _csv,
-    }
-    content = writers[path.suffix](hits)
+def write_hits(path: Path, hits: Sequence[Hit], shapes: Names) -> None:
+    """Write hits with their footprints or points in degrees, one for each.  The file appears complete or not at all.
+
+    Raises OutputError.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
+        if path.suffix.lower() == ".parquet":
+            _geoparquet(path, hits, shapes)
+        else:
+            write_atomically(path, _geojson(hits, shapes) if path.suffix.lower() == ".geojson" else _csv(hits))
     except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror}): choose another --output") from error
+        raise OutputError(output_problem(path, error)) from error
 
 
-def _parquet(hits: Sequence[Hit]) -> bytes:
-    import geopandas
+def _geoparquet(path: Path, hits: Sequence[Hit], shapes: Names) -> None:
+    table = pa.Table.from_pylist([hit.as_json() for hit in hits], SCHEMA)
+    bounds = shapely.bounds(shapes)
+    known = [shape for shape in shapes if shape is not None and not shape.is_empty]
+    box = shapely.total_bounds(known) if known else None
+    edges = [pa.array(np.ascontiguousarray(edge), from_pandas=True) for edge in bounds.T]
+    table = table.append_column("geometry", pa.array(shapely.to_wkb(shapes), pa.binary()))
+    table = table.append_column("bbox", pa.StructArray.from_arrays(edges, names=list(EDGES)))
+    geo = json.loads(geo_metadata(None if box is None else tuple(box.tolist()), sorted({s.geom_type for s in known})))
+    del geo["columns"]["geometry"]["orientation"]  # rings are as they were given
+    table = table.replace_schema_metadata({"geo": json.dumps(geo)})
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    pq.write_table(table, scratch, compression="zstd", write_page_checksum=True)
+    rename_whole(scratch, path)
 
-    records = [hit.record() for hit in hits]
-    lon = [hit.centre_lon if hit.centre_lon is not None else float("nan") for hit in hits]
-    lat = [hit.centre_lat if hit.centre_lat is not None else float("nan") for hit in hits]
-    frame = geopandas.GeoDataFrame(records, geometry=geopandas.points_from_xy(lon, lat), crs="EPSG:4326")
-    out = io.BytesIO()
-    frame.to_parquet(out)
-    return out.getvalue()
 
-
-def _geojson(hits: Sequence[Hit]) -> str:
-    features = [
+def _geojson(hits: Sequence[Hit], shapes: Names) -> str:
+    features: list[dict[str, Any]] = [
         {
             "type": "Feature",
-            "geometry": None
-            if hit.centre_lon is None
-            else {"type": "Point", "coordinates": [hit.centre_lon, hit.centre_lat]},
-            "properties": hit.record(),
+            "id": hit.rank,
+            "geometry": None if shape is None else shapely.geometry.mapping(shape),
+            "properties": hit.as_json(),
         }
-        for hit in hits
+        for hit, shape in zip(hits, shapes, strict=True)
     ]
     return json.dumps({"type": "FeatureCollection", "features": features}, indent=1) + "\n"
 
 
 def _csv(hits: Sequence[Hit]) -> str:
-    out = io.StringIO()
-    names = list(Hit.__dataclass_fields__)
-    writer = csv.DictWriter(out, names, lineterminator="\n")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, SCHEMA.names, lineterminator="\n")
     writer.writeheader()
     for hit in hits:
-        record = hit.record()
-        box = record["pixel_bbox"]
-        writer.writerow({**record, "pixel_bbox": "" if box is None else " ".join(map(str, box))})
-    return out.getvalue()
+        box = "" if hit.pixel_bbox is None else " ".join(map(str, hit.pixel_bbox))
+        writer.writerow({**hit.as_json(), "pixel_bbox": box})
+    return text.getvalue()

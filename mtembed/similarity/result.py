@@ -1,17 +1,61 @@
-"""What a search found, and what an index is."""
+"""What came of building an index, and of a search."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+Kind = Literal["exact", "ivf"]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexResult:
+    """What ``index.json`` says, and the folder it lies in.
+
+    ``rows`` are indexed, ``left_out`` have no direction (NaN, infinity, all zeros).  ``recall_at_10`` is the share of
+    the ten exact nearest rows that the index finds, over some rows as queries; ``nprobe`` of ``lists`` are looked at
+    (None of both for ``exact``).
+    """
+
+    output: Path
+    kind: Kind
+    metric: str
+    model: str | None
+    dim: int
+    rows: int
+    left_out: int
+    recall_at_10: float
+    lists: int | None
+    nprobe: int | None
+    bytes: int
+    nothing_to_do: bool
+
+    @classmethod
+    def of(cls, output: Path, content: Mapping[str, Any], nothing_to_do: bool) -> IndexResult:
+        return cls(
+            output=output,
+            kind=content["kind"],
+            metric=content["metric"],
+            model=content["model"],
+            dim=content["dim"],
+            rows=content["rows"],
+            left_out=content["left_out"],
+            recall_at_10=content["recall_at_10"],
+            lists=content["lists"],
+            nprobe=content["nprobe"],
+            bytes=content["bytes"],
+            nothing_to_do=nothing_to_do,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A row like the query.  ``score`` is the cosine; degrees are of EPSG:4326; what the dataset lacks is None.
+    """A row that was found.  ``score`` is its cosine with the query; what the dataset does not say is None.
 
-    ``pixel_bbox`` is left, top, right, bottom in pixels of the finest band; ``row`` counts in ``file``.
+    ``file`` is the file's name below the folder that all files of the dataset share, ``row`` counts in it from 0;
+    ``pixel_bbox`` is (first column, first row, last column, last row), the last ones exclusive.
     """
 
     rank: int
@@ -22,42 +66,29 @@ class Hit:
     timestamp: str | None
     centre_lat: float | None
     centre_lon: float | None
-    pixel_bbox: tuple[int, ...] | None
+    pixel_bbox: tuple[int, int, int, int] | None
     file: str
     row: int
 
-    def record(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return {**asdict(self), "pixel_bbox": None if self.pixel_bbox is None else list(self.pixel_bbox)}
+    def as_json(self) -> dict[str, Any]:
+        box = None if self.pixel_bbox is None else list(self.pixel_bbox)
+        return {**asdict(self), "pixel_bbox": box}
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """``hits``, best first, of ``selected`` rows that the filters left of ``rows``.
+    """Hits, best first, and how they were found.
 
-    ``exact`` says that every one of them was compared; else the index was asked, whose recall at 10 was measured as
-    ``recall_at_10`` when it was made.  ``not_finite`` rows could not be compared; ``notes`` are sentences for the user.
+    ``query`` names the examples; ``rows`` are in the dataset, ``passed`` of them pass the filters.  ``method``:
+    ``exact`` (every row that passes was compared) or ``ivf`` (the lists of the index nearest to the query were).
+    ``notes`` are sentences that users should read.
     """
 
     hits: tuple[Hit, ...]
+    dataset: str
+    model: str | None
+    query: tuple[str, ...]
     rows: int
-    selected: int
-    exact: bool
-    recall_at_10: float | None
-    not_finite: int
+    passed: int
+    method: Literal["exact", "ivf"]
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class IndexResult:
-    """An index: its folder, ``kind`` (``flat`` or ``IVF...``), rows, their dimension, and the recall at 10 of what it
-    finds against exact scans of some of its own rows; ``bytes`` of the folder."""
-
-    output: Path
-    kind: str
-    metric: str
-    dim: int
-    rows: int
-    recall_at_10: float
-    bytes: int
-    nothing_to_do: bool

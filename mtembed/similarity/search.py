@@ -1,181 +1,239 @@
-"""``mtembed search``: the rows of a dataset that are most like a query."""
+"""``mtembed search``: the rows of a dataset that are most like some examples, among those that pass the filters."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import numpy.typing as npt
+import shapely
 
 from mtembed.dataset.files import Name
-from mtembed.dataset.places import columns_for
-from mtembed.dataset.reader import EmbeddingDataset, open_dataset
 from mtembed.errors import UsageError
 from mtembed.similarity import example
-from mtembed.similarity.best import Best
-from mtembed.similarity.filters import Bbox, filters
-from mtembed.similarity.opened import OpenIndex, dataset_names, is_index
-from mtembed.similarity.query import Examples, Place, target
+from mtembed.similarity import query as queries
+from mtembed.similarity.filters import Filters, filters
+from mtembed.similarity.nearest import Wanted, nearest
+from mtembed.similarity.output import SUFFIXES, require_new, write_hits
+from mtembed.similarity.query import Example
 from mtembed.similarity.result import Hit, SearchResult
-from mtembed.similarity.rows import SCHEMA, described
-from mtembed.similarity.scan import Tick, scan
-from mtembed.text import plural
+from mtembed.similarity.rows import KNOWN, SCHEMA, require
+from mtembed.similarity.scoring import Best, Integers, Mask, Names
+from mtembed.similarity.target import Target, open_target
 
-Many = Name | Iterable[Name] | None
+Tick = Callable[[str, int, int], None]  # what is being done, rows done, rows in all
+Vector = Name | npt.NDArray[np.floating]
+MOST_HITS = 100_000
 
 
 def search(
     dataset: Name | Sequence[Name],
     *,
-    row: Many = None,
-    minus_row: Many = None,
-    at: Place | Iterable[Place] | None = None,
-    vector: Many = None,
-    image: Many = None,
-    text: str | None = None,
+    row: str | Sequence[str] = (),
+    minus_row: str | Sequence[str] = (),
+    at: tuple[float, float] | Sequence[tuple[float, float]] = (),
+    vector: Vector | Sequence[Vector] = (),
+    image: Name | Sequence[Name] = (),
+    text: str | Sequence[str] = (),
     top: int = 10,
-    bbox: Bbox | None = None,
+    bbox: tuple[float, float, float, float] | None = None,
     polygon: Name | None = None,
     after: str | None = None,
     before: str | None = None,
     cells: Name | None = None,
     per_cell: bool = False,
     exclude_same_cell: bool = False,
-    weights: Name | None = None,
+    exact: bool = False,
+    weights: str | None = None,
+    output: Name | None = None,
+    picture: Name | None = None,
+    shards: Name | Sequence[Name] = (),
+    fresh: bool = False,
     tick: Tick = lambda what, done, total: None,
 ) -> SearchResult:
-    """Find the rows of a dataset that are most like a query, by the cosine of their vectors.
+    """Find the rows whose vectors have the greatest cosine with that of the examples.
 
     Parameters
     ----------
     dataset
-        A dataset of embeddings (with the index in its folder ``index`` where there is one), or an index.
+        A folder of embeddings, a glob, a file, several of these that are one dataset, or the folder of an index.
     row, minus_row
-        Rows by ``unique_id`` (or its first letters) that hits shall be like, and unlike.
+        Examples and counter-examples: the ``unique_id`` of rows, or the first characters of it.
     at
-        Places (latitude, longitude) in degrees: the row there.
+        Latitude and longitude of places: the row that holds each is an example.
     vector
-        .npy files of one vector [D] or of several [n, D].
+        Vectors [D] or [n, D], or .npy files of them.
     image
-        Pictures or GeoTIFFs, embedded by the model of the dataset.
+        Pictures for models of red, green and blue, GeoTIFFs (or folders of a file for each band) for all.
     text
         Words, for models with a text tower.
     top
-        How many hits. There are fewer only where the filters leave fewer rows.
-    bbox, polygon, after, before, cells
-        Only rows whose centre lies in W,S,E,N or in a file's polygons, in a span of time, in named cells.
+        How many hits.
+    bbox, polygon
+        W, S, E, N in degrees (W > E: across the antimeridian); a file of polygons. Centres of rows lie inside.
+    after, before
+        Dates such as 2020, 2020-06, 2020-06-30: from then on; until then, exclusive.
+    cells
+        A file of names of grid cells.
     per_cell
-        Only the best row of each cell.
+        At most one hit of each grid cell.
     exclude_same_cell
-        Leave out the cells of the rows that the query is made of.
+        No hit of an example's own cell, and none that shares ground with it.
+    exact
+        Leave a dataset's index aside and compare every row.
     weights
-        File of the model's weights, for ``image`` and ``text``. Default: those that the dataset names.
+        The dataset's weights file, for ``image`` and ``text``. Default: those its manifest names.
+    output
+        File for the hits: .parquet (GeoParquet), .geojson or .csv.
+    picture, shards
+        A PNG of the hits' pixels, read from the shards that were embedded.
+    fresh
+        Write over files that are there.
     tick
         Is told what is being done, rows done and rows in all.
 
-    Raises UsageError for what cannot be asked, OutputError for files that cannot be read.
+    Raises UsageError for what cannot be done, OutputError for files that cannot be read or written.
     """
-    if top < 1:
-        raise UsageError(f"--top {top} is not possible: choose 1 or more")
-    examples = Examples(
-        rows=tuple(map(str, _several(row))),
-        minus_rows=tuple(map(str, _several(minus_row))),
-        places=_places(at),
-        vectors=tuple(map(Path, _several(vector))),
-        images=tuple(map(Path, _several(image))),
-        text=text,
-    )
+    if not 1 <= top <= MOST_HITS:
+        raise UsageError(f"--top {top} is not possible: choose from 1 to {MOST_HITS:,}")
+    written, drawn = (None if path is None else Path(path) for path in (output, picture))
+    if written is not None:
+        require_new("output", written, SUFFIXES, fresh)
+    if drawn is not None:
+        require_new("picture", drawn, (".png",), fresh)
+    if (drawn is None) != (not shards):
+        raise UsageError("--picture and --shards belong together: give both")
     wanted = filters(bbox, polygon, after, before, cells)
-    opened, index, notes = _opened(dataset)
-    if per_cell or exclude_same_cell or wanted.cells is not None:
-        opened.require(["grid_cell"], "a choice by cells")
-    weighed = None if weights is None else str(weights)
-    query = target(
-        opened, examples, partial(example.of_image, opened, weighed), partial(example.of_text, opened, weighed)
-    )
-    if exclude_same_cell:
-        wanted = replace(wanted, without=query.cells)
-    if index is None:
-        best, left = scan(opened, query.direction, wanted, top, per_cell, tick)
-        exact = True
-    else:
-        best, left, exact = index.search(query.direction, wanted, top, per_cell, tick)
-        if index.poor and not exact:
-            notes.append(f"the index finds {index.recall:.0%} of the nearest rows only: expect misses")
-    if best.not_finite:
-        notes.append(f"{plural(best.not_finite, 'vector')} left out (NaN, infinite or zero)")
-    return SearchResult(
-        hits=_hits(opened, best),
-        rows=opened.rows,
-        selected=left,
-        exact=exact,
-        recall_at_10=None if exact or index is None else index.recall,
-        not_finite=best.not_finite,
-        notes=tuple(notes),
-    )
+    target = open_target(dataset, exact)
+    places = [at] if isinstance(at, tuple) and at and not isinstance(at[0], tuple) else at
+    examples = [
+        *queries.of_rows(target, _several(row), "row"),
+        *queries.of_places(target, places),  # type: ignore[arg-type]
+        *queries.of_vectors(target, _several(vector)),
+        *_embedded(target, _several(image), _several(text), weights),
+    ]
+    counter = queries.of_rows(target, _several(minus_row), "minus-row")
+    result = _Search(target, examples, counter, wanted, tick).run(top, per_cell, exclude_same_cell)
+    if written is not None:
+        write_hits(written, result.hits, footprints(target, result.hits))
+    if drawn is not None:
+        from mtembed.similarity.sheet import draw
+
+        draw(result.hits, [str(name) for name in _several(shards)], drawn)
+    return result
 
 
-def _several(value: Many) -> tuple[Name, ...]:
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, str | Path) else tuple(value)
+def _embedded(target: Target, images: Sequence[Name], texts: Sequence[str], weights: str | None) -> list[Example]:
+    """Pictures and words, through the model that made the dataset.  Raises UsageError where it is not known."""
+    if not images and not texts:
+        return []
+    if target.dataset is None:
+        option = "--image" if images else "--text"
+        raise UsageError(f"{option} needs the dataset of {target.name}, which is not where it was: name the dataset")
+    dataset = target.dataset.dataset
+    return [
+        *(Example(f"--image {name}", example.of_image(dataset, weights, Path(name))) for name in images),
+        *(Example(f"--text {words}", example.of_text(dataset, weights, words)) for words in texts),
+    ]
 
 
-def _places(at: Place | Iterable[Place] | None) -> tuple[Place, ...]:
-    if at is None:
-        return ()
-    found = tuple(at)
-    pairs = [found] if len(found) == 2 and all(isinstance(one, int | float) for one in found) else found
-    return tuple((float(one[0]), float(one[1])) for one in pairs)  # type: ignore[index]
+def _several(given: Any) -> list[Any]:
+    """One or several of something, as a list."""
+    return [given] if isinstance(given, str | Path | np.ndarray) else list(given)
 
 
-def _opened(name: Name | Sequence[Name]) -> tuple[EmbeddingDataset, OpenIndex | None, list[str]]:
-    """The dataset, an index of it that fits, and what to say of one that does not."""
-    path = Path(name) if isinstance(name, str | Path) else None
-    if path is not None and is_index(path):
-        opened = _dataset_of(path)
-        index = OpenIndex(path, opened)
-        if index.stale:
-            return opened, None, [_stale(path)]
-        return opened, index, []
-    opened = open_dataset(name)
-    if path is None or not is_index(path / "index"):
-        return opened, None, []
-    index = OpenIndex(path / "index", opened)
-    if index.stale:
-        return opened, None, [_stale(path / "index")]
-    return opened, index, []
+def footprints(target: Target, hits: Sequence[Hit]) -> Names:
+    """The footprint of each hit in degrees, or its centre, or None."""
+    shapes = np.full(len(hits), None, np.object_)
+    for i, hit in enumerate(hits):
+        if hit.centre_lat is not None and hit.centre_lon is not None:
+            shapes[i] = shapely.Point(hit.centre_lon, hit.centre_lat)
+    dataset = target.dataset
+    if dataset is not None and "geometry" in dataset.dataset.columns and hits:
+        first = dict(zip(dataset.names, dataset.starts.tolist(), strict=False))
+        ids = np.array([first[hit.file] + hit.row for hit in hits], np.int64)
+        shapes = np.asarray(shapely.from_wkb(dataset.raw(ids, ("geometry",))["geometry"].to_numpy()), np.object_)
+    return shapes
 
 
-def _dataset_of(root: Path) -> EmbeddingDataset:
-    names = dataset_names(root)
-    try:
-        return open_dataset(names[0] if len(names) == 1 else names)
-    except UsageError as error:
-        raise UsageError(
-            f"the dataset of {root} is not where it was ({error}): name the dataset itself, or make the index again"
-        ) from error
+class _Search:
+    """One search of one target."""
+
+    def __init__(
+        self, target: Target, examples: Sequence[Example], counter: Sequence[Example], wanted: Filters, tick: Tick
+    ) -> None:
+        self.target, self.examples, self.counter, self.filters, self._tick = target, examples, counter, wanted, tick
+        self.vector = queries.combined(examples, counter)
+
+    def run(self, top: int, per_cell: bool, exclude_same_cell: bool) -> SearchResult:
+        rows = self.target.rows
+        if per_cell:
+            require(rows, ("grid_cell",), "--per-cell", "leave it out")
+        left_out = np.empty(0, np.int64)
+        if exclude_same_cell:
+            left_out = self._own_ground()
+        mask = self._mask(left_out)
+        wanted = Wanted(self.vector, top, per_cell, mask)
+
+        def count(done: int) -> None:
+            self._tick("comparing", done, rows.count)
+
+        best, method = nearest(self.target, wanted, count)
+        passed = wanted.passed
+        if not len(best.ids):
+            raise UsageError(f"no row of {self.target.name} passes the filters: leave one of them out")
+        return SearchResult(
+            hits=self._hits(best),
+            dataset=self.target.name,
+            model=self.target.model,
+            query=tuple(example.name for example in (*self.examples, *self.counter)),
+            rows=rows.count,
+            passed=rows.count if passed is None else passed,
+            method=method,
+            notes=self.target.notes,
+        )
+
+    def _own_ground(self) -> Integers:
+        """Rows that are to be no hits because they share ground with an example; its cell becomes a filter."""
+        rows = self.target.rows
+        own = [example.row for example in self.examples if example.row is not None]
+        if not own:
+            raise UsageError(
+                "--exclude-same-cell needs an example with a cell: give one with --row or --at, or leave it out"
+            )
+        require(rows, ("grid_cell",), "--exclude-same-cell", "leave it out")
+        names = rows.take(np.array(own, np.int64), ("grid_cell",))["grid_cell"].to_pylist()
+        self.filters = replace(self.filters, without_cells=frozenset(name for name in names if name is not None))
+        return queries.overlapping(self.target, own)
+
+    def _mask(self, left_out: Integers) -> Mask | None:
+        """Which rows may be hits; None where all may."""
+        rows, columns = self.target.rows, self.filters.columns
+        if not columns and not len(left_out):
+            return None
+        options = {"centre_lat": "a filter by place", "timestamp": "a filter by time", "grid_cell": "a filter by cell"}
+        for column, what in options.items():
+            if column in columns:
+                require(rows, (column,), what, "leave the filter out")
+        mask = np.ones(rows.count, np.bool_)
+        for first, table in rows.batches(columns) if columns else ():
+            mask[first : first + table.num_rows] = self.filters.passing(table)
+            self._tick("filtering", first + table.num_rows, rows.count)
+        mask[left_out] = False
+        return mask
+
+    def _hits(self, best: Best) -> tuple[Hit, ...]:
+        rows = self.target.rows
+        table = rows.take(best.ids, (*(name for name in KNOWN if name in rows.columns), "file", "row"))
+        found = [{**dict.fromkeys(SCHEMA.names), **line} for line in table.to_pylist()]
+        scored = zip(best.scores.tolist(), found, strict=True)
+        return tuple(_hit(rank, score, line) for rank, (score, line) in enumerate(scored, 1))
 
 
-def _stale(root: Path) -> str:
-    return f"{root} is of other files than are there now, so every row is compared: mtembed index --fresh renews it"
-
-
-def _hits(opened: EmbeddingDataset, best: Best) -> tuple[Hit, ...]:
-    """The rows with all that is known of them."""
-    columns = columns_for(opened, SCHEMA.names)
-    found: dict[tuple[int, int], dict[str, object]] = {}
-    for file in np.unique(best.file).tolist():
-        rows = best.row[best.file == file]
-        _, table = opened.take(file, rows, columns, vectors=False)
-        known: pa.Table = described(table, opened.files[file].name, rows)
-        found |= {(file, int(row)): one for row, one in zip(rows, known.to_pylist(), strict=True)}
-    hits = []
-    for rank, (score, file, row) in enumerate(zip(best.score, best.file, best.row, strict=True), 1):
-        known_of = found[int(file), int(row)]
-        box = known_of["pixel_bbox"]
-        hits.append(Hit(rank=rank, score=float(score), **{**known_of, "pixel_bbox": box and tuple(box)}))  # type: ignore[arg-type]
-    return tuple(hits)
+def _hit(rank: int, score: float, line: dict[str, object]) -> Hit:
+    box = line.pop("pixel_bbox")
+    place = {name: None if line[name] is None else float(line[name]) for name in ("centre_lat", "centre_lon")}  # type: ignore[arg-type]
+    return Hit(rank=rank, score=score, pixel_bbox=tuple(box) if box else None, **{**line, **place})  # type: ignore[arg-type]
