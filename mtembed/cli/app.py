@@ -32,7 +32,7 @@ from mtembed.machine import require_supported
 
 COMMANDS = {
     "run": "Embed every fragment of every cell of Major TOM Core shards.",
-    "demo": "Embed the sample that ships with mtembed, draw the result, say what comes next.",
+    "demo": "Embed the samples that ship with mtembed, map and search them, draw the result, say what comes next.",
     "models": "List the models, or check one.",
     "inspect": "Say what is in shards (encodings, nodata, models that fit) or in embeddings (origin, health).",
     "report": "Say what a run cost, where its time went and what limited it; also of an unfinished run.",

@@ -1,10 +1,10 @@
-"""``mtembed demo``: the packaged sample through the whole pipeline, one dataset for each source, and a picture."""
+"""``mtembed demo``: the packaged samples through everything: vectors, a map, an index, a search, a picture."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -15,13 +15,21 @@ from mtembed.config import RunConfig
 
 if TYPE_CHECKING:
     from mtembed.run.plan import Plan
+    from mtembed.similarity.result import Hit
     from mtembed.types import Source
 
 SAMPLE = Path(__file__).resolve().parents[1] / "sample"
 SOURCES: tuple[Source, ...] = ("S2L1C", "S2L2A", "S1RTC")
 MODEL = "rcf"
-REAL_CHIP = (792, 792, 224)  # row, column, side in px: see sample/README.md
-REAL_NOTE = "White frame: the part of the sample that is real; the rest of the cell mirrors it."
+PLACES = "places"
+FRAGMENT = {"fragment_size": 24, "overlap": 0.5}  # 240 m: fields and beaches are larger
+TITLES = {"282D_485L": "Brazil, coast", "433D_629L": "Chile, farms and forest", "637U_59R": "Denmark, fields"}
+QUERY = ("433D_629L", (156, 12, 180, 36))  # a green field in Chile: its cell and pixels
+TOP = 6
+NOTE = (
+    "Above: 2.2 km of real Sentinel-2 pixels.  White: what is looked for; blue: most like it here; orange: elsewhere.\n"
+    "Middle: fragments of 240 m in the colours of their vectors.  Below: the brighter, the more like the white one."
+)
 
 
 def demo(
@@ -30,7 +38,7 @@ def demo(
     fresh: Fresh = False,
     talk: Talk = SPEECH,
 ) -> int:
-    """Embed the sample that ships with mtembed, draw the result, say what comes next.
+    """Embed the samples that ship with mtembed, map and search them, draw the result, say what comes next.
 
     Needs no network, no weights and no GPU.
     """
@@ -40,8 +48,7 @@ def demo(
         if code == INTERRUPTED:
             return code
         worst = max(worst, code)
-    picture = draw(output)
-    talk.show(f"{picture}: the picture\n\n{next_steps(output)}", [{"event": "picture", "path": str(picture)}])
+    talk.show(*story(output, fresh))
     return worst
 
 
@@ -51,31 +58,65 @@ def shard(source: Source) -> Path:
 
 
 def plans(output: Path, fresh: bool = False) -> Iterator[Plan]:
-    """What is to be run, source by source, each into a folder of its own below ``output``."""
+    """What is to be run: source by source, and three places in small fragments, each into a folder below ``output``."""
     from mtembed.run.plan import plan
 
     for source in SOURCES:
         folder = str(output / source)
         yield plan(RunConfig(shards=(str(shard(source)),), model=MODEL, output=folder, fresh=fresh))
+    places: dict[str, Any] = {"output": str(output / PLACES), "fresh": fresh, **FRAGMENT}
+    yield plan(RunConfig(shards=(str(SAMPLE / PLACES),), model=MODEL, **places))
 
 
-def draw(output: Path) -> Path:
-    """Draw what is in ``output``; returns the picture's path.  Raises OutputError."""
-    from mtembed.dataset.folder import output_problem
-    from mtembed.errors import OutputError
-    from mtembed.maps import picture
+def story(output: Path, fresh: bool = False) -> tuple[str, list[dict[str, Any]]]:
+    """Map, index, search and picture of the places; what to say of them, for people and for machines.
 
-    parts = [output / source / "embeddings" / "part_00001.parquet" for source in SOURCES]
-    panels = [
-        picture.Panel(source, shard(source), part, REAL_CHIP, REAL_NOTE)
-        for source, part in zip(SOURCES, parts, strict=True)
-    ]
-    path = output / "demo.png"
-    try:
-        picture.draw(panels, path)
-    except OSError as error:
-        raise OutputError(output_problem(output, error)) from error
-    return path
+    Raises OutputError where a file cannot be written.
+    """
+    from mtembed.maps.pca import pca
+    from mtembed.similarity.index import index
+    from mtembed.similarity.overview import draw
+    from mtembed.similarity.search import search
+
+    dataset = output / PLACES
+    mapped = pca(dataset, fragments="all", fresh=fresh)
+    index(dataset, fresh=fresh)
+    query = _query(dataset)
+    found = search(dataset, row=query.unique_id, top=TOP)
+    elsewhere = search(dataset, row=query.unique_id, top=TOP, exclude_same_cell=True)
+    picture = output / "demo.png"
+    draw(dataset, [str(SAMPLE / PLACES)], query, (*found.hits[1:], *elsewhere.hits), TITLES, NOTE, picture)
+    text = "\n".join(
+        (
+            f"What is like this green field in Chile (mtembed search {dataset} --row {str(query.unique_id)[:12]}):",
+            *(_line(hit) for hit in found.hits[1:4]),
+            "and elsewhere (--exclude-same-cell):",
+            *(_line(hit) for hit in elsewhere.hits[:3]),
+            "",
+            f"{picture}: the picture",
+            f"{mapped.output / 'map.png'}: where the places are, in the colours of their vectors",
+            "",
+            next_steps(output),
+        )
+    )
+    return text, [{"event": "picture", "path": str(picture)}]
+
+
+def _query(dataset: Path) -> Hit:
+    """The row that is looked for."""
+    from mtembed.dataset.reader import open_dataset
+    from mtembed.similarity.search import search
+
+    cell, box = QUERY
+    for batch in open_dataset(dataset).batches(("unique_id", "grid_cell", "pixel_bbox"), vectors=False):
+        for row in batch.table.to_pylist():
+            if (row["grid_cell"], tuple(row["pixel_bbox"])) == (cell, box):
+                return search(dataset, row=row["unique_id"], top=1).hits[0]
+    raise LookupError(f"{dataset} has no fragment {box} of {cell}")
+
+
+def _line(hit: Hit) -> str:
+    return f"  {hit.score:.4f}  {TITLES[str(hit.grid_cell)]:<24}  {hit.centre_lat:8.4f} {hit.centre_lon:9.4f}"
 
 
 def next_steps(output: Path) -> str:
@@ -83,6 +124,7 @@ def next_steps(output: Path) -> str:
     steps = (
         (f"mtembed report {output}/S2L2A", "where the time went"),
         (f"mtembed verify {output}/S2L2A", "check what was written"),
+        (f"mtembed search {output}/places --at -25.323,-48.112", "search by place"),
         ("mtembed models", "models and the bands they need"),
         ("mtembed --model ssl4eo-s2 path/to/Core-S2L1C/images", "embed your own"),
     )

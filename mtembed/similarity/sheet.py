@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,8 @@ def _chips(hits: Sequence[Hit], shards: Iterable[str]) -> dict[int, Image]:
                 continue
             here = [hit for hit in hits if hit.rank not in found and _same(hit, key)]
             if here:
-                found |= _of_cell(reader, path, row_group, here)
+                image = _image(reader, path, row_group)
+                found |= {hit.rank: _cut(image, hit) for hit in here}
     return found
 
 
@@ -98,7 +99,21 @@ def _rows(path: Path) -> list[tuple[int, Key]]:
     return [(group, (cell or "", product or "")) for group, cell, product in zip(groups, cells, products, strict=True)]
 
 
-def _of_cell(reader: ShardReader, path: Path, row_group: int, hits: Sequence[Hit]) -> dict[int, Image]:
+def cell_images(shards: Iterable[str], cells: Collection[str]) -> dict[str, Image]:
+    """Pictures of whole cells by name, float32 [rows, cols, 3] in 0..1, of those that the shards have.
+
+    Raises UsageError for a shard that cannot be read or drawn.
+    """
+    found: dict[str, Image] = {}
+    reader = ShardReader()
+    for path in find_shards(tuple(shards)):
+        for row_group, (cell, _) in _rows(path):
+            if cell in cells and cell not in found:
+                found[cell] = _image(reader, path, row_group)
+    return found
+
+
+def _image(reader: ShardReader, path: Path, row_group: int) -> Image:
     with open_shard(path) as file:
         source = source_of(file.schema_arrow.names)
     if source is None:
@@ -111,10 +126,8 @@ def _of_cell(reader: ShardReader, path: Path, row_group: int, hits: Sequence[Hit
         raise UsageError(f"{path.name}, row group {row_group}: {error}: the picture cannot be drawn") from error
     if SOURCES[source].radar:
         vv, vh = (10 * np.log10(np.maximum(band, 1e-5)) for band in bands)
-        image = np.stack([stretched(band) for band in (vv, vh, vv - vh)], axis=-1)
-    else:
-        image = stretched(np.stack(bands, axis=-1))
-    return {hit.rank: _cut(image, hit) for hit in hits}
+        return np.stack([stretched(band) for band in (vv, vh, vv - vh)], axis=-1)
+    return stretched(np.stack(bands, axis=-1))
 
 
 def _pixels(blob: Any) -> npt.NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""The demo: the packaged sample from any folder, its picture, and a second start that resumes."""
+"""The demo: the packaged samples from any folder, map, search and picture, and a second start that resumes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from mtembed.cli import demo
-from mtembed.maps.picture import colours_of, read_image
+from mtembed.maps.picture import colours_of
 from tests.tools.commands import embeddings, leftovers, run
 
 PACKAGED_BYTES = 10_000_000
@@ -45,6 +45,28 @@ def test_each_source_becomes_a_dataset(first: Ended) -> None:
         assert not leftovers(first.folder / "mtembed-demo" / source)
 
 
+def test_three_places_are_mapped_and_searched(first: Ended) -> None:
+    places = first.folder / "mtembed-demo" / demo.PLACES
+    table = pq.read_table(places / "embeddings" / "part_00001.parquet", columns=["grid_cell", "pixel_bbox"])
+    assert set(table.column("grid_cell").to_pylist()) == set(demo.TITLES)
+    assert (places / "pca" / "map.png").is_file() and (places / "index" / "index.json").is_file()
+    green = first.out.partition("and elsewhere")[2].splitlines()[1:4]
+    assert all("Denmark, fields" in line for line in green), "the green strips in Denmark are like the field in Chile"
+    row = first.out.partition("--row ")[2].partition(")")[0]
+    code, out, err = run(["search", str(places), "--row", row, "--top", "1", "--json"])
+    assert code == 0, err
+    hit = json.loads(out.splitlines()[0])
+    assert (hit["grid_cell"], tuple(hit["pixel_bbox"])) == demo.QUERY
+
+
+def test_what_comes_next_can_be_typed(first: Ended) -> None:
+    lines = [line.strip().partition("  ")[0] for line in first.out.partition("Next:")[2].splitlines()]
+    for line in lines:
+        if "path/to" not in line and line.startswith("mtembed "):
+            code, _, err = run(line.split()[1:], cwd=first.folder)
+            assert code == 0, f"{line}: {err}"
+
+
 def test_it_says_where_things_are_and_what_comes_next(first: Ended) -> None:
     assert str(Path("mtembed-demo") / "demo.png") in first.out
     assert "mtembed report" in first.out and "mtembed --model" in first.out
@@ -64,7 +86,7 @@ def test_a_second_start_has_nothing_to_do_and_draws_again(first: Ended) -> None:
     code, out, err = run(["demo", "--json"], cwd=first.folder)
     assert code == 0, err
     ends = [event for event in map(json.loads, out.splitlines()) if event["event"] == "end"]
-    assert ["nothing to do" in end["message"] for end in ends] == [True] * len(demo.SOURCES)
+    assert ["nothing to do" in end["message"] for end in ends] == [True] * (len(demo.SOURCES) + 1)
     assert [embeddings(folder / source) for source in demo.SOURCES] == before
     assert (folder / "demo.png").is_file()
 
@@ -85,14 +107,6 @@ def test_the_sample_has_the_layout_of_core(source: str) -> None:
     (line,) = pq.read_table(folder / "metadata.parquet").to_pylist()
     assert (line["product_id"], line["grid_cell"]) == (row["product_id"], row["grid_cell"])
     assert line["parquet_url"].endswith("/part_00001.parquet") and line["parquet_row"] == 0
-
-
-def test_images_are_in_place_and_in_range() -> None:
-    image, (west, east, south, north), pixel_km = read_image("S1RTC", demo.shard("S1RTC"))
-    assert image.shape == (356, 356, 3) and image.dtype == np.float32
-    assert 0 <= image.min() < 0.05 and 0.95 < image.max() <= 1
-    assert pixel_km == 0.01
-    assert (east - west, north - south) == pytest.approx((10.68, 10.68))
 
 
 def vectors(count: int) -> npt.NDArray[np.float64]:
