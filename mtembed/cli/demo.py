@@ -82,13 +82,14 @@ def story(output: Path, fresh: bool = False) -> tuple[str, list[dict[str, Any]]]
     mapped = pca(dataset, fragments="all", fresh=fresh)
     index(dataset, fresh=fresh)
     query = _query(dataset)
-    found = search(dataset, row=query.unique_id, top=TOP)
-    elsewhere = search(dataset, row=query.unique_id, top=TOP, exclude_same_cell=True)
+    row = str(query.unique_id)
+    found = search(dataset, row=row, top=TOP)
+    elsewhere = search(dataset, row=row, top=TOP, exclude_same_cell=True)
     picture = output / "demo.png"
     draw(dataset, [str(SAMPLE / PLACES)], query, (*found.hits[1:], *elsewhere.hits), TITLES, NOTE, picture)
     text = "\n".join(
         (
-            f"What is like this green field in Chile (mtembed search {dataset} --row {str(query.unique_id)[:12]}):",
+            f"What is like this green field in Chile (mtembed search {dataset} --row {row[:12]}):",
             *(_line(hit) for hit in found.hits[1:4]),
             "and elsewhere (--exclude-same-cell):",
             *(_line(hit) for hit in elsewhere.hits[:3]),
