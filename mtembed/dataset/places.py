@@ -27,5 +27,23 @@ def centres(table: pa.Table) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.fl
     if set(CENTRE) <= set(table.column_names):
         lat, lon = (np.asarray(table[name].to_numpy(), np.float64) for name in CENTRE)
         return lat, lon
-    middle = shapely.centroid(shapely.from_wkb(table["geometry"].to_numpy()))
-    return np.asarray(shapely.get_y(middle)), np.asarray(shapely.get_x(middle))
+    if "geometry" not in table.column_names:
+        return np.full(table.num_rows, np.nan), np.full(table.num_rows, np.nan)
+    middle = shapely.centroid(joined(shapely.from_wkb(table["geometry"].to_numpy())))
+    lon = (np.asarray(shapely.get_x(middle)) + 180.0) % 360.0 - 180.0
+    return np.asarray(shapely.get_y(middle)), np.asarray(lon)
+
+
+def joined(shapes: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
+    """Shapes [n] in degrees; of those that are cut at the antimeridian the western part goes east of 180."""
+    bounds = shapely.bounds(shapes)
+    whole = shapes.copy()
+    with np.errstate(invalid="ignore"):
+        wide = np.flatnonzero(bounds[:, 2] - bounds[:, 0] > 180.0)
+    for i in wide.tolist():
+        whole[i] = shapely.transform(shapes[i], _eastwards)
+    return whole
+
+
+def _eastwards(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.column_stack([np.where(points[:, 0] < 0, points[:, 0] + 360.0, points[:, 0]), points[:, 1]])

@@ -15,9 +15,9 @@ import shapely
 
 from mtembed.archive.selection import read_cell_list
 from mtembed.dataset.files import Name
+from mtembed.dataset.places import centres
 from mtembed.errors import UsageError
 from mtembed.parquet import first_line
-from mtembed.similarity.places import centres
 from mtembed.similarity.scoring import Doubles, Mask
 
 DATE = re.compile(r"(\d{4})(?:-?(\d{2})(?:-?(\d{2})(?:[T ]?(\d{2})(?::?(\d{2})(?::?(\d{2}))?)?)?)?)?Z?")

@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 import shapely
 
 from mtembed.dataset.files import Name
+from mtembed.dataset.places import centres
 from mtembed.errors import UsageError
 from mtembed.parquet import first_line
-from mtembed.similarity.places import centres, covers, kilometres
+from mtembed.similarity.places import covers, kilometres
 from mtembed.similarity.rows import require
 from mtembed.similarity.scoring import Doubles, Integers
 from mtembed.similarity.target import Target

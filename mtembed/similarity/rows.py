@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 
 from mtembed.dataset import columns as forms
 from mtembed.dataset.files import damaged
+from mtembed.dataset.places import CENTRE, centres
 from mtembed.dataset.reader import EmbeddingDataset
 from mtembed.errors import OutputError, UsageError
 from mtembed.parquet import UNREADABLE
-from mtembed.similarity.places import CENTRES, centre_sources, centres
+from mtembed.similarity.places import centre_sources
 from mtembed.similarity.scoring import Integers
 from mtembed.types import FloatArray
 
@@ -63,7 +64,7 @@ def require(rows: Rows, columns: Sequence[str], option: str, instead: str) -> No
     """Raises UsageError where an option needs a column that is not there; ``instead`` is what to do."""
     missing = [name for name in columns if name not in rows.columns]
     if missing:
-        what = "geometry" if missing[0] in CENTRES else f"column {missing[0]}"
+        what = "geometry" if missing[0] in CENTRE else f"column {missing[0]}"
         raise UsageError(f"{rows.name} has no {what}, which {option} needs: {instead}")
 
 
@@ -76,7 +77,7 @@ class DatasetRows:
         self.order = sorted(range(len(files)), key=lambda i: (files[i].name, files[i].mark.footer_sha256))
         self.starts = np.cumsum([0, *(files[number].rows for number in self.order)])
         self._places = centre_sources(dataset.columns)
-        known = [name for name in KNOWN if name in dataset.columns or (name in CENTRES and self._places)]
+        known = [name for name in KNOWN if name in dataset.columns or (name in CENTRE and self._places)]
         self.columns = tuple(known)
 
     @property
@@ -94,13 +95,13 @@ class DatasetRows:
 
     def stored(self, columns: Sequence[str]) -> list[str]:
         """The dataset's own columns from which those can be made."""
-        plain = [name for name in columns if name in self.dataset.columns and name not in CENTRES]
-        places = self._places if any(name in CENTRES for name in columns) else ()
+        plain = [name for name in columns if name in self.dataset.columns and name not in CENTRE]
+        places = self._places if any(name in CENTRE for name in columns) else ()
         return list(dict.fromkeys([*plain, *places]))
 
     def table(self, read: pa.Table, columns: Sequence[str], file: int, rows: Integers) -> pa.Table:
         """What was read of some rows of a file, as ``columns`` of ``SCHEMA``."""
-        lat, lon = centres(read) if any(name in CENTRES for name in columns) else (None, None)
+        lat, lon = centres(read) if any(name in CENTRE for name in columns) else (None, None)
         given: dict[str, Any] = {
             "centre_lat": lat, "centre_lon": lon, "row": rows, "file": [self.dataset.files[file].name] * len(rows)
         }  # fmt: skip
@@ -108,7 +109,7 @@ class DatasetRows:
         for name in columns:
             kind = SCHEMA.field(name).type
             if name in given:
-                made.append(pa.array(given[name], kind, from_pandas=name in CENTRES))
+                made.append(pa.array(given[name], kind, from_pandas=name in CENTRE))
             elif name not in read.column_names:
                 made.append(pa.nulls(len(rows), kind))
             else:

@@ -56,7 +56,7 @@ def draw(hits: Sequence[Hit], shards: Iterable[str], path: Path) -> int:
 def _draw(axis: Any, hit: Hit, chip: Image | None) -> None:
     day = (hit.timestamp or "")[:8]
     date = f"{day[:4]}-{day[4:6]}-{day[6:]}" if len(day) == 8 else ""
-    axis.set_title(f"{hit.rank}.  {hit.score:.3f}\n{hit.grid_cell or ''}  {date}", fontsize=8, color=INK)
+    axis.set_title(f"{hit.rank}.  {hit.score:.4f}\n{hit.grid_cell or ''}  {date}", fontsize=8, color=INK)
     if chip is None:
         axis.text(0.5, 0.5, "not in\nthese shards", ha="center", va="center", fontsize=8, color=INK)
     else:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import archive_cost, end_to_end, host_path, many_shards, memory, pca
+from bench import archive_cost, end_to_end, host_path, many_shards, memory, pca, search
 from tests.tools.commands import ROOT
 
 BENCH = ROOT / "bench"
@@ -75,3 +75,11 @@ def test_pca(tmp_path: Path) -> None:
     pca.main(["--rows", "300", "--dim", "8", "--output", str(target)])
     content = json.loads(target.read_text())
     assert min(content["ratio"], content["mtembed"]["s"], content["incremental_pca"]["peak_bytes"]) > 0
+
+
+def test_search(tmp_path: Path) -> None:
+    target = tmp_path / "found.json"
+    search.main(["--rows", "600", "--dim", "8", "--queries", "3", "--output", str(target)])
+    content = json.loads(target.read_text())
+    assert content["exact"]["recall_at_10"] == 1.0 and content["ivf"]["recall_at_10"] > 0.5
+    assert min(content[side][fact] for side in search.SIDES for fact in ("build_s", "median_ms", "peak_bytes")) > 0

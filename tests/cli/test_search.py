@@ -69,3 +69,26 @@ def test_a_poor_recall_is_said(root: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "flat.parquet", grid_table(vectors, similar.cell_names(len(vectors))))
     code, out, err = run(["index", str(path), "--output", str(tmp_path / "index"), "--kind", "ivf"])
     assert code == 0 and "less than 95%: search with --exact" in err and "recall@10 0." in out
+
+
+def test_a_picture_of_the_hits(tmp_path: Path) -> None:
+    """A dataset embedded from a shard, and the pixels of what is found in it."""
+    from PIL import Image
+
+    from mtembed import embed
+    from tests.tools.shards import default_cells, make_shard
+
+    shard = make_shard(tmp_path / "images" / "part_00001.parquet", default_cells(2, 64), "S1RTC", side=64)
+    embed(shard.path, "rcf", output=str(tmp_path / "out"), fragment_size=32, overlap=0.0, device="cpu")
+    name = similar.column(tmp_path / "out", "unique_id")[0]
+    picture = tmp_path / "hits.png"
+    words = ["search", str(tmp_path / "out"), "--row", name[:16], "--top", "5", "--picture", str(picture)]
+    code, out, err = run([*words, "--shards", str(shard.path)])
+    assert (code, err) == (0, "") and str(picture) in out
+    with Image.open(picture) as image:
+        assert image.format == "PNG" and image.width > 300
+    code, _, err = run([*words, "--shards", str(shard.path)])
+    assert code == 1 and "exists: choose another name, or write over it with --fresh" in err
+    assert run([*words, "--fresh", "--quiet", "--shards", str(shard.path)]) == (0, "", "")
+    code, _, err = run([*words, "--fresh"])
+    assert code == 2 and "--picture and --shards belong together" in err
