@@ -41,7 +41,7 @@ class Examples:
     vector
         A .npy file of one vector, or of several.
     image
-        A picture (models of red, green and blue), a GeoTIFF of the model's bands, or a folder of a GeoTIFF a band.
+        A picture (models of red, green and blue), or a GeoTIFF of the model's bands.
     text
         Words (models with a text tower).
     """

@@ -75,9 +75,10 @@ class Trained:
         return cls(faiss.read_index(str(path)))
 
     def save(self, path: Path) -> None:
+        """Write the empty index.  Raises OSError."""
         import faiss
 
-        faiss.write_index(self._index, str(path))
+        path.write_bytes(faiss.serialize_index(self._index).tobytes())
 
     def encode(self, vectors: FloatArray) -> tuple[npt.NDArray[np.int32], Bytes, Bytes]:
         """Of unit vectors [n, D]: their lists [n], their 1-bit codes [n, code_bytes], their 8-bit codes [n, D]."""

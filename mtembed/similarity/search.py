@@ -67,7 +67,7 @@ def search(
     vector
         Vectors [D] or [n, D], or .npy files of them.
     image
-        Pictures for models of red, green and blue, GeoTIFFs (or folders of a file for each band) for all.
+        Pictures for models of red, green and blue, GeoTIFFs of the model's bands for all.
     text
         Words, for models with a text tower.
     top

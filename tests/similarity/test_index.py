@@ -223,3 +223,18 @@ def test_nothing_to_index(tmp_path: Path) -> None:
             index(path, tmp_path / kind, kind=kind)
     with pytest.raises(UsageError, match="--kind magic"):
         index(path, tmp_path / "x", kind="magic")  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("kind", ["exact", "ivf"])
+def test_a_full_disk_is_one_sentence_and_goes_on_later(tmp_path: Path, kind: str) -> None:
+    """The index's file stands on a full device; with room the same command finishes."""
+    root = similar.make(tmp_path / "set")
+    work = root / "index" / ".mtembed"
+    work.mkdir(parents=True)
+    (work / "index.faiss").symlink_to("/dev/full")
+    with pytest.raises(OutputError, match=r"[Nn]o space") as raised:
+        index(root, kind=kind)
+    assert "\n" not in str(raised.value)
+    (work / "index.faiss").unlink()
+    assert index(root, kind=kind).rows == 1080
