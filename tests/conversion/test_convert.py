@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import mtembed
 from mtembed.dataset.form import DoesNotFitError, Form
 from mtembed.dataset.reader import open_dataset
 from mtembed.errors import OutputError, SettingsError, UsageError
+from tests.tools.commands import ROOT
 from tests.tools.embeddings import FORMS, grid_table, random_vectors, write, write_manifest
 
 CELLS = [f"{row}U_{col}R" for row in range(10, 15) for col in range(20, 28)]
@@ -108,6 +111,20 @@ def test_ten_lines_of_numpy_read_an_array(dataset: Path, tmp_path: Path) -> None
     assert {"sources", "model", "dtype", "shape", "scale", "offset"} <= header.keys()
     assert all(len(source["footer_sha256"]) == 64 for source in header["sources"])
     assert pq.read_table(tmp_path / "out/metadata.parquet")["unique_id"].to_pylist() == others(dataset)["unique_id"]
+
+
+@pytest.mark.parametrize("form", ["array", "array:uint8", "array:float16"])
+def test_the_lines_of_the_documentation_run(
+    dataset: Path, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mtembed.convert(dataset, tmp_path / "vectors", to=form)
+    (lines,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/conversion.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+        exec(lines, found)
+    assert np.array_equal(np.asarray(found["vectors"], np.float32), vectors_of(tmp_path / "vectors"))
+    assert "(160, 12)" in capsys.readouterr().out
 
 
 def test_an_array_of_another_size_than_its_header_says_is_refused(dataset: Path, tmp_path: Path) -> None:
