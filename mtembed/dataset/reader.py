@@ -228,9 +228,10 @@ class EmbeddingDataset:
         if form is None:
             return forms.vectors(read.column(VECTORS), self.dim)
         column = forms.storage(read.column(VECTORS))
-        values = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
-        if values.shape[1] != form.width or column.null_count:
-            raise ValueError(f"vectors of {values.shape[1]} stored values, not {form.width}")
+        values = column.flatten().to_numpy(zero_copy_only=False)
+        if values.size != len(column) * form.width or column.null_count:
+            raise ValueError(f"{values.size} stored values in {len(column)} vectors of {form.width}")
+        values = values.reshape(len(column), form.width)
         scales = [read.column(name).to_numpy(zero_copy_only=False) for name in form.columns]
         return form.decode(values, *scales)
 
