@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from mtembed.archive.shards import fingerprint
 from mtembed.dataset import columns as forms
-from mtembed.dataset.array import HEADER, RawArray
+from mtembed.dataset.array import HEADER, METADATA, RawArray
 from mtembed.dataset.atomic import read_json
 from mtembed.dataset.form import Form
 from mtembed.errors import OutputError, UsageError
@@ -69,7 +69,8 @@ def find_files(name: Name) -> list[Path]:
             advice = f"name one of {', '.join(inside[:5])} in it" if inside else "name a folder of embedding files"
             raise UsageError(f"{name} is a folder without embeddings: {advice}")
     elif path.exists():
-        found = [path]
+        of_array = path.name == METADATA and path.with_name(HEADER).is_file()
+        found = [path.with_name(HEADER) if of_array else path]
     else:
         found = [p for p in map(Path, glob.glob(str(name), recursive=True)) if p.is_file()]  # noqa: PTH207
         if not found:
