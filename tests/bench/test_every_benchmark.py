@@ -51,6 +51,16 @@ def test_host_path(tmp_path: Path) -> None:
     assert set(content["pixels"]["noisy"]["cpu_ms_per_cell"]) == set(host_path.KINDS)
 
 
+@pytest.mark.parametrize("way", [[], ["--decoded"]])
+def test_feed(way: list[str]) -> None:
+    sizes = ["--model", "rcf", "--rate", "200", "--seconds", "0", "--per-shard", "4"]
+    command = [sys.executable, "-m", "bench.feed", *sizes, *way]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout)
+    assert content["cells"] == 4 and content["cells_per_s"] > 0 and "decode" in content["cpu_ms_per_cell"]
+
+
 def test_many_shards(tmp_path: Path) -> None:
     target = tmp_path / "found.json"
     many_shards.main(["--shards", "2", "--resumes", "1", "--output", str(target)])

@@ -9,6 +9,7 @@ from pathlib import Path
 import datasets
 import duckdb
 import geopandas
+import lancedb
 import numpy as np
 import pandas as pd
 import polars
@@ -130,6 +131,26 @@ def test_hugging_face_datasets(part: tuple[Path, np.ndarray], tmp_path: Path, st
     read = list(rows)
     np.testing.assert_array_equal(np.array([row["embedding"] for row in read], vectors.dtype), vectors)
     assert shapely.from_wkb(read[0]["geometry"]).geom_type == "Polygon"
+
+
+def test_lancedb(part: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    """The column is a vector column as it is: a nearest neighbour search finds the row itself."""
+    path, vectors = part
+    table = lancedb.connect(tmp_path / "lance").create_table("rows", pq.read_table(path))
+    hits = table.search(vectors[7].astype(np.float32), vector_column_name="embedding").limit(3).to_arrow()
+    assert hits["unique_id"][0] == pq.read_table(path)["unique_id"][7] and hits["_distance"][0].as_py() < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_lonboard(part: tuple[Path, np.ndarray]) -> None:
+    """A layer of polygons straight from GeoParquet, coloured as ``mtembed pca`` would colour them."""
+    import lonboard
+
+    path, _ = part
+    frame = geopandas.read_parquet(path).explode(ignore_index=True)  # two halves where the antimeridian cuts
+    colours = np.tile(np.array([[200, 30, 60]], np.uint8), (len(frame), 1))
+    layer = lonboard.PolygonLayer.from_geopandas(frame[["geometry", "grid_cell"]], get_fill_color=colours)
+    assert layer.table.num_rows == len(frame) and "lonboard" in lonboard.Map(layer).to_html()
 
 
 def test_the_way_torchgeo_reads(part: tuple[Path, np.ndarray]) -> None:
