@@ -8,7 +8,11 @@ batches in flight, each of which takes the clock's time and none of the processo
 Vectors are numbers of a network's kind, so that they are printed, hashed and compressed like real ones.  Shards are
 hard links to one of copies of the packaged cell (``noisy``: with noise in its pixels, as in the archive), so the page
 cache holds them.  Prints the rate between the 20th and the 90th percentile of the cells, its share of what the devices
-could take, and the stage that limits.
+could take, the stage that limits, and the CPU time that a cell cost each kind of process.
+
+``--decoded`` takes decoding away too: a decode worker decodes its first cell and answers every other with the same
+record, so that a machine of few cores shows whether parent, rings, writers and finishers keep up.  ``--write`` runs
+both ways; ``python -m bench.archive_cost`` works out from them what machines of more cores and devices would sustain.
 """
 
 from __future__ import annotations
@@ -18,9 +22,11 @@ import json
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +34,22 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from bench import end_to_end
-from bench.gpu_run import middle_rate
-from bench.host_path import noisy
+from bench.gpu_run import all_ends, middle_rate
+from bench.host_path import look, noisy
 from mtembed import machine, models
 from mtembed.config import RunConfig
-from mtembed.messages import Embedded, EmbedTask, Ready
+from mtembed.messages import Decoded, DecodeTask, Embedded, EmbedTask, PlanTask, Ready
 from mtembed.notes import WorkerReady
 from mtembed.run import process, worker
 from mtembed.run.embed import Run
 from mtembed.run.plan import plan
 
-RATE = "MTEMBED_BENCH_RATE"
+RATE, DECODED = "MTEMBED_BENCH_RATE", "MTEMBED_BENCH_DECODED"
 IN_FLIGHT = 3  # batches, as in mtembed.engine.gpu
 PATIENCE_S = 0.02
+EVERY_S = 0.2  # the processes' CPU time is looked at
+RATES = (200.0, 400.0)  # of one device, without decoding
+RESULTS = end_to_end.ROOT / "bench/results/feed.json"
 
 
 class Paced:
@@ -104,6 +113,24 @@ def device(name: str, job: worker.Job, send: Callable[[Any], None]) -> worker.Se
     return worker.Service(paced.take, paced.idle, paced.patience_s)
 
 
+def decoder(name: str, job: worker.Job, send: Callable[[Any], None]) -> worker.Service:
+    """The product's, whose first cell is the answer to every other."""
+    service, first = worker.decoder(name, job, send), []
+
+    def answer(task: PlanTask | DecodeTask) -> Iterable[Any]:
+        if isinstance(task, PlanTask) or not first:
+            found = list(service.answer(task))
+            first.extend(found if isinstance(task, DecodeTask) else ())
+            return found
+        timing = replace(
+            first[0].timing, shard=task.path.name, row_group=task.cell.row_group, started=time.monotonic()
+        )
+        record = replace(first[0].decoded.record, row_group=task.cell.row_group)
+        return [Decoded(task.key, timing, replace(first[0].decoded, record=record))]
+
+    return worker.Service(answer)
+
+
 def start(
     kind: str,
     name: str,
@@ -111,8 +138,9 @@ def start(
     inherited: Sequence[int] = (),
     environment: Mapping[str, str] | None = None,
 ) -> process.Worker:
-    """The product's workers, but those of the device."""
-    module = {"module": "bench.feed"} if kind == "device" else {}
+    """The product's workers, but those that are stood in for."""
+    ours = kind == "device" or (kind == "decode" and os.environ.get(DECODED))
+    module = {"module": "bench.feed"} if ours else {}
     return process.start(kind, name, job, inherited, environment, **module)
 
 
@@ -127,12 +155,53 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, help="decode processes; default: the product's")
     parser.add_argument("--slots", type=int)
     parser.add_argument("--output", type=Path, help="a folder on the disk that is to be written to")
-    print(json.dumps(measure(parser.parse_args(words)), indent=1))
+    parser.add_argument("--decoded", action="store_true", help="cells need no decoding")
+    parser.add_argument("--write", action="store_true", help="run each way and keep it in results/feed.json")
+    options = parser.parse_args(words)
+    if not options.write:
+        print(json.dumps(measure(options), indent=1))
+        return
+    ways = [{"decoded": False}, *({"decoded": True, "rate": rate} for rate in RATES)]
+    found = [measure(argparse.Namespace(**{**vars(options), "noisy": True, **way})) for way in ways]
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    print(RESULTS.read_text())
+
+
+class Costs(threading.Thread):
+    """CPU time of the processes of a run, from the end of its first part, when all has been loaded and done once."""
+
+    def __init__(self, parts: Path) -> None:
+        super().__init__(daemon=True)
+        self.parts = parts
+        self.seen: dict[int, tuple[str, float]] = {}
+        self.before: dict[str, float] = {}
+        self.began = float("inf")
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(EVERY_S):
+            look(os.getpid(), "parent", self.seen)
+            if not self.before and any(self.parts.glob("*.parquet")):
+                self.before, self.began = self._spent(), time.time()
+
+    def per_cell(self, ends: np.ndarray) -> dict[str, float]:
+        """Milliseconds of each kind of process; ``ends`` are the seconds since 1970 at which cells were done."""
+        self.ended.set()
+        self.join()
+        cells = max(1, int((ends > self.began).sum()))
+        return {kind: round((spent - self.before.get(kind, 0.0)) / cells, 3) for kind, spent in self._spent().items()}
+
+    def _spent(self) -> dict[str, float]:
+        spent: dict[str, float] = {}
+        for kind, used in self.seen.values():
+            spent[kind] = spent.get(kind, 0.0) + used
+        return spent
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """One run; its rate in the steady middle and the limiting stage."""
+    """One run; its rate in the steady middle, the limiting stage, and what a cell cost each kind of process."""
     os.environ |= {"MTEMBED_CPU_CARDS": str(options.lanes), RATE: str(options.rate)}
+    os.environ[DECODED] = "yes" if options.decoded else ""
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(end_to_end.ROOT), os.environ.get("PYTHONPATH")]))
     with tempfile.TemporaryDirectory(prefix="mtembed-bench-", dir=options.output) as name:
         shards = archive(Path(name), options)
@@ -147,9 +216,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             slots=options.slots,
             output=str(Path(name) / "out"),
         )
-        began = time.monotonic()
+        began, costs = time.monotonic(), Costs(Path(name) / "out/embeddings")
+        costs.start()
         summary = Run(plan(config), start=start).execute()
-        rate = middle_rate(Path(name) / "out/timings")
+        ends = all_ends(Path(name) / "out/timings")
+        rate = middle_rate(ends)
         manifest = json.loads((Path(name) / "out/manifest.json").read_text())
     return {
         "processor": machine.cpu_name(),
@@ -162,6 +233,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "cells_per_s": round(rate, 2),
         "of_the_devices": round(rate / (options.rate * options.lanes), 3),
         "limiting_stage": summary.limiting_stage,
+        "decoded": options.decoded,
+        "cpu_ms_per_cell": costs.per_cell(ends),
         "workers": manifest.get("workers"),
     }
 
@@ -181,7 +254,7 @@ def archive(folder: Path, options: argparse.Namespace) -> Path:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 3 and sys.argv[1] == "device":
-        worker.main({**worker.KINDS, "device": device})
+    if len(sys.argv) > 3 and sys.argv[1] in ("device", "decode"):
+        worker.main({**worker.KINDS, "device": device, "decode": decoder})
     else:
         main()

@@ -34,7 +34,7 @@ def main() -> None:
             (first.parent / f"copy_{number:05d}.parquet").hardlink_to(first)
         embed(chosen.model, chosen.batch, folder / "warm", first)
         embed(chosen.model, chosen.batch, folder / "out", first.parent)
-        tell(cells_per_s=round(middle_rate(folder / "out/timings"), 2))
+        tell(cells_per_s=round(middle_rate(all_ends(folder / "out/timings")), 2))
         report = subprocess.run(
             [sys.executable, "-m", "mtembed", "report", "--json", str(folder / "out")],
             capture_output=True, text=True, env=end_to_end.ENVIRONMENT, check=True,
@@ -42,9 +42,13 @@ def main() -> None:
         tell(report=report.stdout.strip().splitlines()[-1])
 
 
-def middle_rate(timings: Path) -> float:
-    """Cells per second in the steady middle of a run, over all its parts."""
-    ends = np.sort(np.concatenate([ended(part) for part in timings.glob("*.parquet")]))
+def all_ends(timings: Path) -> np.ndarray:
+    """Seconds since 1970 at which each cell of a run was done, in order of time."""
+    return np.sort(np.concatenate([ended(part) for part in timings.glob("*.parquet")]))
+
+
+def middle_rate(ends: np.ndarray) -> float:
+    """Cells per second in the steady middle of a run."""
     low, high = (int(share * (len(ends) - 1)) for share in MIDDLE)
     return float((high - low) / (ends[high] - ends[low])) if high > low else float("nan")
 

@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "mtembed/sample/Core-S2L1C/images/part_00001.parquet"
 ALIKE = {"finish": "write"}  # both write the dataset: one cells, the other whole parts
 KINDS = {"parent": "parent", "decode": "read and decode", "write": "geometry, identifiers, Parquet"}
+WORKERS = (b"mtembed.run.worker", b"bench.feed")
 WARM = 4  # cells of the first part
 EVERY_S = 0.05
 HEADER = 16384  # bytes of a blob that stay as they are, at its start (where its tables are) and at its end
@@ -126,8 +127,9 @@ def look(pid: int, kind: str, seen: dict[int, tuple[str, float]]) -> None:
         for task in tasks:
             for child in map(int, (task / "children").read_text().split()):
                 words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-                if b"mtembed.run.worker" in words:
-                    look(child, words[words.index(b"mtembed.run.worker") + 1].decode(), seen)
+                module = next((name for name in WORKERS if name in words), None)
+                if module:
+                    look(child, words[words.index(module) + 1].decode(), seen)
     except OSError:
         return
 

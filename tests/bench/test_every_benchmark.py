@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import archive_cost, end_to_end, host_path, many_shards, memory, pca, search
+from bench import archive_cost, convert, end_to_end, host_path, many_shards, memory, pca, search
 from tests.tools.commands import ROOT
 
 BENCH = ROOT / "bench"
@@ -93,3 +93,10 @@ def test_search(tmp_path: Path) -> None:
     content = json.loads(target.read_text())
     assert content["exact"]["recall_at_10"] == 1.0 and content["ivf"]["recall_at_10"] > 0.5
     assert min(content[side][fact] for side in search.SIDES for fact in ("build_s", "median_ms", "peak_bytes")) > 0
+
+
+def test_convert(tmp_path: Path) -> None:
+    target = tmp_path / "found.json"
+    convert.main(["--rows", "300", "--dim", "8", "--forms", "array:uint8", "--output", str(target)])
+    content = json.loads(target.read_text())
+    assert content["forms"]["array:uint8"]["bytes"] > 0 and content["reading"]["fromfile_ms"] > 0
