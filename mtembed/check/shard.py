@@ -19,6 +19,7 @@ from mtembed.archive.metadata import find_metadata
 from mtembed.archive.product import TIME_COLUMNS, baseline
 from mtembed.archive.quality import nodata_mask
 from mtembed.archive.reader import blob_of
+from mtembed.archive.shards import find_shards
 from mtembed.check import embeddings
 from mtembed.errors import CellError, UsageError
 from mtembed.parquet import UNREADABLE, first_line
@@ -33,10 +34,12 @@ MAX_PIXELS = 1 << 26  # of one band: eight times the side of Core's
 def inspect(path: Path) -> dict[str, Any]:
     """Facts about a shard, a file of embeddings, or an output folder, as plain data; ``kind`` says which it is.
 
+    Of a folder in Core's layout its first shard is looked at.
+
     Raises UsageError for what is missing, unreadable or neither of these.
     """
     if path.is_dir():
-        return embeddings.of_folder(path)
+        return inspect(find_shards([str(path)])[0]) if (path / "images").is_dir() else embeddings.of_folder(path)
     if not path.exists():
         raise UsageError(f"{path} does not exist: name Parquet files or an output folder")
     if not path.is_file():  # a pipe would be waited for

@@ -27,7 +27,7 @@ def cosines(vectors: FloatArray, query: Doubles) -> Doubles:
     with np.errstate(all="ignore"):
         length = np.sqrt(np.einsum("ij,ij->i", x, x))
         found = np.einsum("ij,j->i", x, query) / length
-    return np.where(np.isfinite(found) & (length > 0), found, np.nan)
+    return np.where(np.isfinite(found) & (length > 0), found.clip(-1.0, 1.0), np.nan)
 
 
 def near_cosines(vectors: FloatArray, query: FloatArray) -> FloatArray:

@@ -52,6 +52,12 @@ def test_a_plain_shard(tmp_path: Path) -> None:
     assert columns["product_id"]["type"] == "string"
 
 
+def test_the_first_shard_of_a_folder_in_cores_layout(tmp_path: Path) -> None:
+    for name in ("part_00002", "part_00001"):
+        make_shard(tmp_path / "images" / f"{name}.parquet", 1)
+    assert inspect(tmp_path)["file"] == "part_00001.parquet"
+
+
 @pytest.mark.parametrize(
     "options, encoding, layout",
     [
