@@ -8,7 +8,7 @@ are on the ground.  Rows and columns count in pixels of the finest band, from th
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,9 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float32]
 Source = Literal["S2L1C", "S2L2A", "S1RTC"]
+Tick = Callable[[str, int, int], None]
+"""To be told what is being done, how much of it is done, and how much it is in all."""
+
 CLOCK = time.time() - time.monotonic()  # seconds since 1970 at which this machine's monotonic clock was zero
 
 

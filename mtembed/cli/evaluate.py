@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from mtembed.cli.options import SPEECH, Talk
+from mtembed.cli.working import working
 from mtembed.evaluation.options import EvaluateOptions
 
 if TYPE_CHECKING:
@@ -34,13 +35,12 @@ def evaluate(
     talk: Talk = SPEECH,
 ) -> int:
     """Score embeddings with frozen probes against labels; without labels say how they are."""
-    from mtembed.cli.stages import stages
     from mtembed.evaluation.evaluate import default_output, run
 
     chosen = options or EvaluateOptions()
     if chosen.output is None:
         chosen = replace(chosen, output=str(default_output(datasets[0])))
-    with stages(talk) as tick:
+    with working(talk, unit="") as tick:
         found = run(datasets, chosen, tick)
     talk.show(view(found), [{"event": "result", "output": found.output, **found.as_json()}])
     return 0

@@ -21,7 +21,8 @@ NUMBERS = ("nodata", "bytes", "packed to")
 
 def inspect(
     files: Annotated[
-        tuple[Path, ...], Parameter(name="FILE", negative=(), help="Shards or a folder of them, embeddings, or an output folder.")
+        tuple[Path, ...],
+        Parameter(name="FILE", negative=(), help="Shards or a folder of them, embeddings, or an output folder."),
     ],
     /,
     *,

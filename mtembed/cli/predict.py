@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from mtembed.cli.options import SPEECH, Fresh, Talk
+from mtembed.cli.working import working
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -27,10 +28,9 @@ def predict(
     """Apply a saved probe to a whole dataset: a table, a GeoTIFF and a picture."""
     from dataclasses import asdict
 
-    from mtembed.cli.stages import stages
     from mtembed.evaluation.predict import run
 
-    with stages(talk) as tick:
+    with working(talk, unit="") as tick:
         found = run(dataset, probe, output, fresh, tick)
     talk.show(view(found), [{"event": "result", **asdict(found)}])
     return 0

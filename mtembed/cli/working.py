@@ -1,4 +1,4 @@
-"""What one sees of a command that reads a dataset: a bar with the time left, plain lines, or JSON events."""
+"""What one sees of a command that works through rows: a bar with the time left, plain lines, or JSON events."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator
 from mtembed.cli.console import Speech, emit, say
 from mtembed.cli.progress import Every
 from mtembed.text import duration
+from mtembed.types import Tick
 
 PLAIN_EVERY_S = 30.0
 JSON_EVERY_S = 1.0
-Tick = Callable[[str, int, int], None]
-"""To be told what is being done, how much of it is done, and how much it is in all."""
 
 
 @contextlib.contextmanager
@@ -48,7 +47,7 @@ class _Lines:
             emit({"event": "progress", "doing": what, "unit": self._unit, "done": done, "total": total, "eta_s": eta})
         else:
             after = "" if left is None else f", {duration(left)} left"
-            say(f"{what}: {done:,} of {total:,} {self._unit}{after}")
+            say(" ".join(f"{what}: {done:,} of {total:,} {self._unit}".split()) + after)
 
 
 @contextlib.contextmanager

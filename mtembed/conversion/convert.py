@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from mtembed import __version__
 from mtembed.conversion.losses import losses
-from mtembed.conversion.target import Reduction, Target, Tick, fitted
+from mtembed.conversion.target import Reduction, Target, fitted
 from mtembed.dataset.array import HEADER, METADATA, VALUES
 from mtembed.dataset.atomic import as_text, read_json, write_atomically
 from mtembed.dataset.files import RECORDS, VECTORS, Name, other_keys
@@ -23,6 +23,7 @@ from mtembed.dataset.reader import EmbeddingDataset, open_dataset
 from mtembed.dataset.result import ResultFolder
 from mtembed.dataset.rows import writer_options
 from mtembed.errors import OutputError
+from mtembed.types import Tick
 
 RECORD = RECORDS[0]
 STATE = "written.json"

@@ -15,13 +15,13 @@ from mtembed import __version__
 from mtembed.conversion import runs as order_of
 from mtembed.conversion.convert import made_with
 from mtembed.conversion.runs import Run, repeated, runs_of
-from mtembed.conversion.target import Tick
 from mtembed.dataset.files import RECORDS, VECTORS, Name, other_keys
 from mtembed.dataset.form import KEY
 from mtembed.dataset.reader import EmbeddingDataset, open_dataset
 from mtembed.dataset.result import ResultFolder
 from mtembed.dataset.rows import geo_metadata, writer_options
 from mtembed.errors import UsageError
+from mtembed.types import Tick
 
 RECORD = RECORDS[1]
 SHARDS_PER_FILE = 50  # as in the published sets (Major-TOM/Core-S2L1C-SSL4EO)

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from mtembed.conversion.target import Tick
 from mtembed.dataset.places import CENTRE, centres, columns_for
 from mtembed.dataset.reader import EmbeddingDataset
 from mtembed.geo.grid import parse_grid_cell
+from mtembed.types import Tick
 
 Integers = npt.NDArray[np.int64]
 SIDE = 1 << 16  # of the square that the Hilbert curve fills: 600 m a step at the equator

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +12,8 @@ from mtembed.dataset.reader import EmbeddingDataset
 from mtembed.errors import UsageError
 from mtembed.maps.basis import Basis
 from mtembed.maps.moments import EXACT_ROWS, Accumulator
-from mtembed.types import FloatArray
+from mtembed.types import FloatArray, Tick
 
-Tick = Callable[[str, int, int], None]
 STEPS = np.float32(255)
 ARRAY, PCA = "array", "pca"
 

@@ -13,10 +13,9 @@ import numpy as np
 from mtembed.dataset.reader import EmbeddingBatch, EmbeddingDataset
 from mtembed.evaluation import geometry, stability
 from mtembed.evaluation.groups import Floats, Ints
-from mtembed.evaluation.join import Tick
 from mtembed.evaluation.labelled import centres, priority, vectors_of
 from mtembed.evaluation.stability import Hashes
-from mtembed.types import FloatArray
+from mtembed.types import FloatArray, Tick
 
 MOST_PAIRS = 5_000
 NEAREST = 10

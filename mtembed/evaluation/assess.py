@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from mtembed.dataset.reader import EmbeddingDataset
-from mtembed.evaluation.join import Tick
 from mtembed.evaluation.labelled import Labelled, labelled
 from mtembed.evaluation.metrics import confusion
 from mtembed.evaluation.options import EMBEDDING, EvaluateOptions
 from mtembed.evaluation.scoring import Features, Outcome, Shots, few_shots, outcomes
 from mtembed.evaluation.splits import Plan, plan
+from mtembed.types import Tick
 
 MOST_CLASSES = 100  # of which confusions are counted
 FEW_SHOT_FEATURES = (EMBEDDING, "latlon")

@@ -16,10 +16,10 @@ from mtembed.dataset.reader import EmbeddingDataset, open_dataset
 from mtembed.dataset.result import ResultFolder
 from mtembed.evaluation import agreement, health, labels, page, probe_file, probes, trained, words
 from mtembed.evaluation.assess import Assessed, assess
-from mtembed.evaluation.join import Tick
 from mtembed.evaluation.options import EvaluateOptions
 from mtembed.evaluation.result import Evaluation, rounded
 from mtembed.evaluation.splits import counts
+from mtembed.types import Tick
 
 JSON_NAME = "evaluation.json"
 PAGE_NAME = "evaluation.html"

@@ -20,13 +20,12 @@ from mtembed.config import RunConfig
 from mtembed.dataset.reader import EmbeddingDataset, open_dataset
 from mtembed.dataset.settings import Settings
 from mtembed.errors import MtembedError, UsageError
-from mtembed.evaluation.join import Tick
 from mtembed.evaluation.labelled import Labelled
 from mtembed.models import bands, rcf
 from mtembed.run.embed import embed
 from mtembed.run.plan import plan
 from mtembed.run.progress import Progress
-from mtembed.types import FloatArray
+from mtembed.types import FloatArray, Tick
 
 KEY = ("grid_cell", "product_id", "pixel_bbox")  # what names a fragment of the archive
 SEED = 0  # of the random weights

@@ -15,10 +15,9 @@ import numpy.typing as npt
 from mtembed.dataset.reader import EmbeddingBatch, EmbeddingDataset
 from mtembed.evaluation import geometry, stability
 from mtembed.evaluation.groups import Floats, Ints, Places, columns_at
-from mtembed.evaluation.join import Tick
 from mtembed.evaluation.labelled import centres, priority
 from mtembed.evaluation.stability import TwoDates
-from mtembed.types import FloatArray
+from mtembed.types import FloatArray, Tick
 
 SAMPLE_ROWS = 50_000
 SAMPLE_BYTES = 256 << 20

@@ -18,8 +18,8 @@ from mtembed.evaluation import labels as files
 from mtembed.evaluation.labels import LabelTable, Mixture
 from mtembed.evaluation.options import EvaluateOptions
 from mtembed.evaluation.target import is_missing
+from mtembed.types import Tick
 
-Tick = Callable[[str, int, int], None]
 Shapes = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
 

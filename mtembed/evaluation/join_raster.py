@@ -19,11 +19,12 @@ from rasterio.windows import Window
 from mtembed.dataset.reader import EmbeddingDataset
 from mtembed.errors import UsageError
 from mtembed.evaluation.class_names import class_names
-from mtembed.evaluation.join import Ints, Joined, Tick, footprints, place_columns, streamed
+from mtembed.evaluation.join import Ints, Joined, footprints, place_columns, streamed
 from mtembed.evaluation.labels import Mixture
 from mtembed.evaluation.options import EvaluateOptions
 from mtembed.evaluation.target import MOST_CLASSES
 from mtembed.parquet import first_line
+from mtembed.types import Tick
 
 MOST_PIXELS = 256  # a side of a footprint; larger ones are read at every 2nd, 3rd, ... pixel
 EDGE_DEGREES = 0.05  # added to a raster's bounds in degrees: edges bend when they are projected

@@ -13,11 +13,11 @@ from mtembed.dataset.reader import EmbeddingDataset
 from mtembed.errors import UsageError
 from mtembed.evaluation import join, join_raster, labels
 from mtembed.evaluation.groups import Floats, Ints, Places
-from mtembed.evaluation.join import Joined, Tick
+from mtembed.evaluation.join import Joined
 from mtembed.evaluation.labels import PRESENT, Mixture
 from mtembed.evaluation.options import EvaluateOptions
 from mtembed.evaluation.target import Target, Wanted, decide, encode, parts
-from mtembed.types import FloatArray
+from mtembed.types import FloatArray, Tick
 
 OVERSAMPLED = 2.0  # candidates for polygons and rasters per row that may be used: some turn out without a label
 KEPT_COLUMNS = ("unique_id", "grid_cell", "centre_lat", "centre_lon", "geometry", "pixel_bbox")

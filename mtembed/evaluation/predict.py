@@ -17,10 +17,11 @@ from mtembed.dataset.result import ResultFolder
 from mtembed.errors import OutputError, UsageError
 from mtembed.evaluation import labels, probe_file, probes
 from mtembed.evaluation.burn import Canvas, Extent
-from mtembed.evaluation.join import Tick, footprints, place_columns
+from mtembed.evaluation.join import footprints, place_columns
 from mtembed.evaluation.predict_files import Drawing, TableWriter, write_geotiff, write_picture
 from mtembed.evaluation.result import rounded, versions
 from mtembed.evaluation.trained import TrainedProbe
+from mtembed.types import Tick
 
 JSON_NAME, TABLE_NAME, RASTER_NAME, PICTURE_NAME = (f"predictions.{end}" for end in ("json", "parquet", "tif", "png"))
 FILES = (TABLE_NAME, RASTER_NAME, PICTURE_NAME)

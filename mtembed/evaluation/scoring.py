@@ -12,13 +12,12 @@ import numpy.typing as npt
 
 from mtembed.evaluation import probes
 from mtembed.evaluation.groups import Fold, Split
-from mtembed.evaluation.join import Tick
 from mtembed.evaluation.metrics import METRICS, Blocks, Floats, distributions, interval
 from mtembed.evaluation.options import CONSTANT, EMBEDDING, EvaluateOptions
 from mtembed.evaluation.splits import Plan
 from mtembed.evaluation.target import Target
 from mtembed.machine import cores
-from mtembed.types import FloatArray
+from mtembed.types import FloatArray, Tick
 
 MAIN_NEIGHBOURS = 5
 

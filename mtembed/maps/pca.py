@@ -30,8 +30,8 @@ from mtembed.maps.moments import EXACT_ROWS, Accumulator, Moments
 from mtembed.maps.parallel import in_order
 from mtembed.maps.raster import CellColours, Integers, read_geotiff, write_geotiff
 from mtembed.maps.result import Fragments, PcaResult, PcaSettings
+from mtembed.types import Tick
 
-Tick = Callable[[str, int, int], None]  # what is being done, rows done, rows in all
 RECORD, TABLE, RASTER, PICTURE = "pca.json", "components.parquet", "map.tif", "map.png"
 STATE = "moments.npz"
 SAVE_EVERY_S = 15.0

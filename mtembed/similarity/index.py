@@ -9,7 +9,7 @@ Each file that was encoded stays done when the command is started again; memory 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +27,8 @@ from mtembed.similarity.recall import NEIGHBOURS, Nearest, Queries
 from mtembed.similarity.result import IndexResult, Kind
 from mtembed.similarity.rows import GROUP_ROWS, KNOWN, SCHEMA, DatasetRows
 from mtembed.similarity.scoring import Integers, unit
-from mtembed.types import FloatArray
+from mtembed.types import FloatArray, Tick
 
-Tick = Callable[[str, int, int], None]  # what is being done, rows done, rows in all
 FOLDER = "index"
 RECORD, VECTORS, TABLE = "index.json", "index.faiss", "rows.parquet"
 EXACT_BYTES = 1 << 30  # of float32 vectors that are kept as they are: a scan of them takes a fraction of a second

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from mtembed.similarity.result import Hit, SearchResult
 from mtembed.similarity.rows import KNOWN, SCHEMA, require
 from mtembed.similarity.scoring import Best, Integers, Mask, Names
 from mtembed.similarity.target import Target, open_target
+from mtembed.types import Tick
 
-Tick = Callable[[str, int, int], None]  # what is being done, rows done, rows in all
 Vector = Name | npt.NDArray[np.floating]
 MOST_HITS = 100_000
 
