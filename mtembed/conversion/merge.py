@@ -184,6 +184,8 @@ def _write_file(opened: EmbeddingDataset, group: Sequence[int], runs: list[Run],
         options.pop("use_byte_stream_split")
     types: set[str] = set()
     bounds: list[tuple[float, ...]] = []
+    if "geometry" in schema.names:  # for readers of the whole folder, as in dataset.rows
+        schema = schema.with_metadata({**(schema.metadata or {}), "geo": _geo(schema, types, bounds)})
     with pa.memory_map(str(unpacked)) as source, pq.ParquetWriter(path, schema, **options) as writer:
         whole = pa.ipc.open_file(source).read_all()
         for together in _row_groups(runs, max(1, min(GROUP_ROWS, GROUP_BYTES // (opened.dim * (2 if half else 4))))):

@@ -188,9 +188,7 @@ import geopandas
 frame = geopandas.read_parquet({part})
 
 # geopandas: all parts
-import glob
-import pandas
-frames = pandas.concat(map(geopandas.read_parquet, sorted(glob.glob("embeddings/*.parquet"))), ignore_index=True)
+frames = geopandas.read_parquet("embeddings")
 
 # numpy: the vectors alone
 import pyarrow.parquet

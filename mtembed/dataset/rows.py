@@ -208,7 +208,12 @@ class PartWriter:
     """
 
     def __init__(self, path: Path, columns: pa.Schema) -> None:
-        """Open ``path`` for tables of ``columns`` (see ``schema``).  Raises OSError."""
+        """Open ``path`` for tables of ``columns`` (see ``schema``).  Raises OSError.
+
+        Readers of a folder look for the ``geo`` key in Arrow's schema, which is written first: it says there what is
+        known by then, and everything in the footer.
+        """
+        columns = columns.with_metadata({"geo": geo_metadata(None, ())})
         half = pa.types.is_float16(columns.field("embedding").type.value_type)
         self._writer = pq.ParquetWriter(path, columns, **writer_options("float16" if half else "float32"))
         self._bounds: list[Bounds] = []

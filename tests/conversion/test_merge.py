@@ -71,7 +71,7 @@ def test_geoparquet_says_where_a_file_is(dataset: Path, tmp_path: Path) -> None:
     assert column["bbox"] == pytest.approx(frame.total_bounds.tolist())
     assert column["geometry_types"] == ["Polygon"]
     assert "covering" not in column  # these files have no column bbox
-    assert frame.crs == "EPSG:4326"
+    assert frame.crs == geopandas.read_parquet(file.parent).crs == "EPSG:4326"
 
 
 def test_the_covering_of_our_own_parts_is_kept(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +20,10 @@ import pyproj
 import pytest
 import shapely
 
+import mtembed
 from mtembed.dataset.rows import PartWriter, build_table
 from mtembed.types import CellRecord, Georeference
+from tests.tools.commands import ROOT
 
 DIM, CELLS, FRAGMENTS = 96, 6, 9
 ROWS = CELLS * FRAGMENTS
@@ -167,6 +170,38 @@ def test_the_validator_finds_no_fault(part: tuple[Path, np.ndarray]) -> None:
     validator = Path(sys.executable).with_name("geoparquet-validator")
     done = subprocess.run([validator, "check", part[0], "--class", "all"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def page() -> list[str]:
+    """The blocks of Python of the page about readers."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / "docs/readers.md").read_text(), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the page's datasets are."""
+    folder = tmp_path_factory.mktemp("demo")
+    for name in ("S2L2A", "places"):
+        (folder / f"mtembed-demo/{name}/embeddings").mkdir(parents=True)
+        _part(folder / f"mtembed-demo/{name}/embeddings/part_00001.parquet", "float32", False)
+    mtembed.pca(folder / "mtembed-demo/places", fragments="all")
+    return folder
+
+
+@pytest.mark.parametrize("block", page(), ids=lambda block: re.findall(r"(?:import|from) (\w+)", block)[-1])
+def test_the_lines_of_the_page_run(demo: Path, block: str) -> None:
+    if "MajorTOMEmbeddings" in block and sys.version_info < (3, 12):
+        pytest.skip("torchgeo has its class for embeddings on Python 3.12 and later")
+    done = subprocess.run([sys.executable, "-c", block], cwd=demo, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and (done.stdout or (demo / "map.html").is_file()), done.stderr
+
+
+def test_geopandas_reads_a_folder_of_parts(tmp_path: Path) -> None:
+    """It looks for the ``geo`` key in the schema then, not in a footer."""
+    for number in (1, 2):
+        _part(tmp_path / f"part_{number:05d}.parquet", "float32", False)
+    frame = geopandas.read_parquet(tmp_path, bbox=(0.0, 0.0, 1.0, 89.0))
+    assert frame.crs == pyproj.CRS.from_epsg(4326) and 0 < len(frame) < 2 * ROWS
 
 
 def test_a_part_without_rows_opens(tmp_path: Path) -> None:
