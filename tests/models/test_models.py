@@ -33,7 +33,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ImportWarning"),
 ]
 
-ALL = ("bands-l1c", "bands-l2a", "bands-s1", "dinov2", "rcf", "siglip", "ssl4eo-s1", "ssl4eo-s2")
+ALL = (
+    "bands-l1c", "bands-l2a", "bands-s1", "decur-s1", "decur-s2", "dinov2", "mmearth", "rcf", "siglip", "ssl4eo-s1",
+    "ssl4eo-s2",
+)  # fmt: skip
 TRANSFORMERS = ("dinov2", "siglip")
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -106,7 +109,9 @@ def test_published_names_are_those_of_the_libraries() -> None:
     import torchgeo.models
 
     for published in filter(None, (models.get(name).published for name in ALL)):
-        if published.library == "torchgeo":
+        if published.library in ("hub", "url"):
+            assert published.page.startswith("https://") and (published.library == "hub") == (not published.entry)
+        elif published.library == "torchgeo":
             enum, member = published.entry.split(".")
             url = getattr(torchgeo.models, enum)[member].url
             assert url.endswith(f"/{published.file}") and f"/{published.repository}/" in url
