@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from mtembed.errors import UsageError
-from mtembed.types import Normalisation, Source, Weights
+from mtembed.types import Normalisation, Rule, Source, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 REFLECTANCE = Normalisation("reflectance")
 # dB statistics of vv and vh, as in the reference embedder and in SSL4EO-S12's own data set code.
 DECIBEL = Normalisation("decibel", mean=(-12.54847273, -20.19237134), std=(5.25697717, 5.91150917))
+
+
+def spanned(rule: Rule, mean: Sequence[float], std: Sequence[float]) -> Normalisation:
+    """A standard ``rule`` that maps mean - 2 std .. mean + 2 std of each band onto 0..1, without clipping."""
+    low = tuple(m - 2 * s for m, s in zip(mean, std, strict=True))
+    return Normalisation(rule, mean=low, std=tuple(4 * s for s in std))
 
 
 @dataclass(frozen=True, slots=True)
