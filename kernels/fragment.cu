@@ -12,20 +12,26 @@ __device__ float rgb_of(float level, float mean, float deviation) {
   return __fdiv_rn(__fsub_rn(share, mean), deviation);
 }
 
-__device__ float decibel_of(float level, float low, float span) {
-  if (!(level >= 0.0f)) return 0.0f;  // negatives, -inf and NaN
-  double power = level;
-  float decibel = (float)(10.0 * log10(power > 1e-10 ? power : 1e-10));
-  return unit_of(__fdiv_rn(__fsub_rn(decibel, low), span));
+__device__ float standard_of(float level, float mean, float deviation) {
+  return __fdiv_rn(__fsub_rn(level, mean), deviation);
 }
 
-// rule: 0 reflectance, 1 rgb, 2 decibel
+__device__ float decibel_of(float level) {
+  double power = level;
+  return (float)(10.0 * log10(power > 1e-10 ? power : 1e-10));
+}
+
+// rule: 0 reflectance, 1 rgb, 2 decibel, 3 standard, 4 standard-valid, 5 decibel-standard
 __device__ float normalise_of(float pixel, int rule, float low, float scale, float offset, float floor, float nodata) {
   float level = __fsub_rn(pixel, offset);
   if (level < floor) level = floor;
   if (rule == 0) return __fdiv_rn(level, 10000.0f);
   if (rule == 1) return rgb_of(level, low, scale);
-  return pixel == nodata ? 0.0f : decibel_of(level, low, scale);
+  const float infinity = __int_as_float(0x7F800000);
+  if (pixel == nodata || (rule == 4 && level == 0.0f)) return 0.0f;
+  if (rule == 3 || rule == 4) return level > -infinity && level < infinity ? standard_of(level, low, scale) : 0.0f;
+  if (rule == 2) return level >= 0.0f ? unit_of(standard_of(decibel_of(level), low, scale)) : 0.0f;  // not of NaN
+  return level > 0.0f && level < infinity ? standard_of(decibel_of(level), low, scale) : 0.0f;
 }
 
 // Bits of float16, rounded to nearest even.

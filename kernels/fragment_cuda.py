@@ -1,7 +1,7 @@
 """Fragment and normalise on a GPU through numba.cuda: one launch per batch of cells, one block per row.
 
 The functions of one pixel are those of the CPU kernel; numba compiles their text for the device.  They equal the
-definition bit for bit, but for the rule decibel, where log10 is the device's (within one unit in the last place of the
+definition bit for bit, but for rules of decibels, where log10 is the device's (within one unit in the last place of the
 decibels): division is rounded to nearest (numba asks NVVM for prec-div unless fastmath is set), denormals are kept, and
 no product feeds a sum, so that there is nothing which a compiler could contract into a fused multiply-add.
 

@@ -20,10 +20,11 @@ from mtembed._numba import njit
 from mtembed.kernels.fragment_numpy import ENCODINGS, RULES, Array, check, check_bounds, constants, is_channels_last
 from mtembed.types import FloatArray, Normalisation
 
-REFLECTANCE, RGB, DECIBEL = RULES["reflectance"], RULES["rgb"], RULES["decibel"]
+REFLECTANCE, RGB, DECIBEL, STANDARD, STANDARD_VALID, DECIBEL_STANDARD = RULES.values()
 FLOAT32, FLOAT16, BFLOAT16 = ENCODINGS.values()
 
 _ZERO, _ONE, _GAIN, _FULL = np.float32(0), np.float32(1), np.float32(2.5), np.float32(10000)
+_INFINITY = np.float32(np.inf)
 _SERIES = tuple(20 / math.log(10) / (2 * k + 1) for k in range(10))
 _OCTAVE = 10 * math.log10(2)
 _NAN_HALF, _NAN_BFLOAT16 = np.uint32(0x7E00), np.uint32(0x7FC0)
@@ -53,12 +54,15 @@ def rgb_of(level: Any, mean: Any, std: Any) -> Any:
 
 
 @njit
-def decibel_of(level: Any, low: Any, span: Any) -> Any:
-    if not level >= _ZERO:  # negatives, -inf and NaN
-        return _ZERO
+def standard_of(level: Any, mean: Any, std: Any) -> Any:
+    value = np.divide(level - mean, std)  # numba's / may raise, and such loops do not vectorise
+    return value if -_INFINITY < level < _INFINITY else _ZERO
+
+
+@njit
+def decibel_of(level: Any) -> Any:
     power = np.float64(level)
-    decibel = np.float32(10.0 * math.log10(power if power > 1e-10 else 1e-10))
-    return unit_of((decibel - low) / span)
+    return np.float32(10.0 * math.log10(power if power > 1e-10 else 1e-10))
 
 
 @njit
@@ -95,7 +99,13 @@ def normalise_of(pixel: Any, rule: Any, low: Any, scale: Any, offset: Any, floor
         return reflectance_of(level)
     if rule == RGB:
         return rgb_of(level, low, scale)
-    return _ZERO if pixel == nodata else decibel_of(level, low, scale)
+    if pixel == nodata or (rule == STANDARD_VALID and level == _ZERO):
+        return _ZERO
+    if rule in (STANDARD, STANDARD_VALID):
+        return standard_of(level, low, scale)
+    if rule == DECIBEL:
+        return unit_of((decibel_of(level) - low) / scale) if level >= _ZERO else _ZERO  # not of negatives and NaN
+    return (decibel_of(level) - low) / scale if _ZERO < level < _INFINITY else _ZERO
 
 
 @njit
@@ -114,8 +124,8 @@ def _encode(target: Any, values: Any, encoding: Any) -> None:
 
 
 @njit
-def _decibel_row(values: Any, pixels: Any, low: Any, span: Any, offset: Any, floor: Any, nodata: Any) -> Any:
-    """``normalise_of`` for the rule decibel, four times faster; False where a value might differ in its last bit.
+def _decibel_row(values: Any, pixels: Any, rule: Any, low: Any, span: Any, offset: Any, floor: Any, nodata: Any) -> Any:
+    """``normalise_of`` for rules of decibels, four times faster; False where a value might differ in its last bit.
 
     With m between sqrt(1/2) and sqrt(2), 10 log10(m 2^e) = 10 log10(2) e + 20 / ln(10) artanh((m - 1) / (m + 1)) takes
     operations that vectorise.  Ten terms err by less than 2^-48 of the result, so a sum that rounds to one float32
@@ -128,7 +138,7 @@ def _decibel_row(values: Any, pixels: Any, low: Any, span: Any, offset: Any, flo
         bits = np.float32(level).view(np.int32)
         exponent = np.int32(bits - 0x3F3504F3) >> 23
         mantissa = np.float64(np.int32(bits - (exponent << 23)).view(np.float32))
-        ratio = np.divide(mantissa - 1.0, mantissa + 1.0)  # numba's / may raise, and such loops do not vectorise
+        ratio = np.divide(mantissa - 1.0, mantissa + 1.0)
         square = ratio * ratio
         total = 0.0
         for k in range(9, -1, -1):
@@ -137,9 +147,32 @@ def _decibel_row(values: Any, pixels: Any, low: Any, span: Any, offset: Any, flo
         if level < 1e-10:
             decibel = -100.0
         sure &= np.float32(decibel * (1 + 2.0**-44)) == np.float32(decibel * (1 - 2.0**-44))
-        value = unit_of((np.float32(decibel) - low) / span)
-        values[index] = value if level >= _ZERO and pixel != nodata else _ZERO
+        value = (np.float32(decibel) - low) / span
+        if rule == DECIBEL:
+            values[index] = unit_of(value) if level >= _ZERO and pixel != nodata else _ZERO
+        else:
+            values[index] = value if level > _ZERO and level < _INFINITY and pixel != nodata else _ZERO
     return sure
+
+
+@njit
+def _row(values: Any, pixels: Any, rule: Any, low: Any, scale: Any, offset: Any, floor: Any, nodata: Any) -> None:
+    """``normalise_of`` for a row; a loop whose rule is a constant vectorises."""
+    if rule == REFLECTANCE:
+        for index in range(values.size):
+            values[index] = normalise_of(np.float32(pixels[index]), REFLECTANCE, low, scale, offset, floor, nodata)
+    elif rule == RGB:
+        for index in range(values.size):
+            values[index] = normalise_of(np.float32(pixels[index]), RGB, low, scale, offset, floor, nodata)
+    elif rule == STANDARD:
+        for index in range(values.size):
+            values[index] = normalise_of(np.float32(pixels[index]), STANDARD, low, scale, offset, floor, nodata)
+    elif rule == STANDARD_VALID:
+        for index in range(values.size):
+            values[index] = normalise_of(np.float32(pixels[index]), STANDARD_VALID, low, scale, offset, floor, nodata)
+    else:
+        for index in range(values.size):
+            values[index] = normalise_of(np.float32(pixels[index]), rule, low, scale, offset, floor, nodata)
 
 
 @njit
@@ -149,9 +182,9 @@ def _convert(target: Any, values: Any, raw: Any, plane: Any, row: Any, col: Any,
     start = plane[0] + row // plane[2] * plane[1] + col // plane[3]
     count = (col + size - 1) // plane[3] - col // plane[3] + 1
     pixels = raw[start : start + count]
-    if rule != DECIBEL or not _decibel_row(values[:count], pixels, low, scale, offset, floor, nodata):
-        for index in range(count):
-            values[index] = normalise_of(np.float32(pixels[index]), rule, low, scale, offset, floor, nodata)
+    decibels = rule in (DECIBEL, DECIBEL_STANDARD)
+    if not decibels or not _decibel_row(values[:count], pixels, rule, low, scale, offset, floor, nodata):
+        _row(values[:count], pixels, rule, low, scale, offset, floor, nodata)
     _encode(target[:count], values[:count], encoding)
 
 

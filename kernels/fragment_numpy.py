@@ -6,7 +6,7 @@ raw         1-D, uint16 or float32: the decoded planes of one or several cells
 planes      int64 [cells, bands, 4] = (first element, row stride in elements, row factor, column factor)
 fragments   int32 [n, 3] = (cell, row, col) in pixels of the finest band
 subtract    int32 [cells], the radiometric offset: uint16 pixels become max(x - subtract, 0); float32 ones stay
-nodata      float64 [cells], NaN for none; the decibel rule maps pixels equal to float32(nodata) to 0
+nodata      float64 [cells], NaN for none; rules of decibels and standard ones map pixels equal to float32(nodata) to 0
 out         [n, bands, size, size], contiguous as NCHW or as NHWC (channels_last); float32, float16, or uint16 holding
             the bits of bfloat16; 16 bit values are the float32 ones rounded to nearest even.  As NHWC, pixels may have
             room for more channels; a GPU may set these to 0
@@ -24,12 +24,19 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mtembed.types import FloatArray, Normalisation
+from mtembed.types import FloatArray, Normalisation, Rule
 
 Array: TypeAlias = Any
 """A numpy array for CPU backends, a device array (or a torch tensor on the device) for GPU backends."""
 
-RULES = {"reflectance": 0, "rgb": 1, "decibel": 2}
+RULES: dict[Rule, int] = {
+    "reflectance": 0,
+    "rgb": 1,
+    "decibel": 2,
+    "standard": 3,
+    "standard-valid": 4,
+    "decibel-standard": 5,
+}
 ENCODINGS: dict[np.dtype[Any], int] = {np.dtype(np.float32): 0, np.dtype(np.float16): 1, np.dtype(np.uint16): 2}
 
 _log10 = np.vectorize(math.log10, otypes=[np.float64])
@@ -71,10 +78,16 @@ def normalise(
         return levels / np.float32(10000)
     if rule == "rgb":
         return (_unit(np.float32(2.5) * levels / np.float32(10000)) - low) / scale
-    valid = (levels >= 0) & (pixels.astype(np.float32) != np.float32(nodata))
+    known = pixels.astype(np.float32) != np.float32(nodata)
+    if rule in ("standard", "standard-valid"):
+        valid = known & np.isfinite(levels) & ((rule == "standard") | (levels != 0))
+        return np.where(valid, (levels - low) / scale, np.float32(0))
+    finite = (levels > 0) & (levels < np.inf)
+    valid = known & ((levels >= 0) if rule == "decibel" else finite)
     power = np.where(valid, levels, np.float32(1)).astype(np.float64)
     decibel = (10 * _log10(np.maximum(power, 1e-10))).astype(np.float32)
-    return np.where(valid, _unit((decibel - low) / scale), np.float32(0))
+    values = (decibel - low) / scale
+    return np.where(valid, _unit(values) if rule == "decibel" else values, np.float32(0))
 
 
 def _unit(values: FloatArray) -> FloatArray:
@@ -97,7 +110,7 @@ def encode(values: FloatArray, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
 
 @functools.lru_cache(maxsize=64)
 def constants(normalisation: Normalisation, bands: int) -> tuple[FloatArray, FloatArray]:
-    """What a rule subtracts and divides by, float32 [bands] each: mean and std, or mean - 2 std and 4 std in dB.
+    """What a rule subtracts and divides by, float32 [bands] each: mean and std, or mean - 2 std and 4 std (decibel).
 
     Computed in float64 and rounded once.  The rule ``reflectance`` uses neither.
     """

@@ -1,6 +1,6 @@
 """Fragment and normalise on a GPU with what torch brings: ``fragment.cu``, one launch per batch of cells.
 
-Equal to the definition bit for bit, but for the rule decibel (log10 is the device's; within one unit in the last place
+Equal to the definition bit for bit, but for rules of decibels (log10 is the device's; within one unit in the last place
 of the decibels).
 """
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mtembed.kernels.fragment_numpy import ENCODINGS, RULES, Array
+from mtembed.types import Rule
 
 THREADS = 64
 """Threads per block; a block is one row of one fragment, and 224 or 384 columns leave few of its threads idle."""
@@ -20,7 +21,7 @@ def arguments(
     nodata: Array,
     low: Array,
     scale: Array,
-    rule: str,
+    rule: Rule,
     out: Array,
 ) -> dict[str, Any]:
     """The kernel's arguments by the names of its parameters, in their order: arrays and numpy scalars."""

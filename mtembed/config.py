@@ -99,7 +99,7 @@ class RunConfig:
     fragment_size
         Side of a fragment in pixels. Default: the model's.
     offset
-        Sentinel-2 radiometric offset of baselines from 04.00 on.
+        Sentinel-2 radiometric offset of baselines from 04.00 on; auto: as in the pixels that the model was trained on.
     max_nodata
         Leave out fragments with more than this share of nodata.
     bbox
@@ -149,7 +149,7 @@ class RunConfig:
     overlap: Annotated[float, SHARE, WHAT] = 0.1
     border_shift: Annotated[bool, NEGATIVE, WHAT] = True
     fragment_size: Annotated[int | None, WHOLE, WHAT] = None
-    offset: Annotated[Literal["keep", "remove"], WHAT] = "keep"
+    offset: Annotated[Literal["auto", "keep", "remove"], WHAT] = "auto"
     max_nodata: Annotated[float, SHARE, WHAT] = 1.0
     bbox: Annotated[tuple[float, float, float, float] | None, BBOX, CELLS] = None
     cells: Annotated[str | None, FILE, CELLS] = None

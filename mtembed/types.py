@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float32]
 Source = Literal["S2L1C", "S2L2A", "S1RTC"]
+Rule = Literal["reflectance", "rgb", "decibel", "standard", "standard-valid", "decibel-standard"]
 Tick = Callable[[str, int, int], None]
 """To be told what is being done, how much of it is done, and how much it is in all."""
 
@@ -31,10 +32,13 @@ class Normalisation:
     ``reflectance``: x / 10000.  ``rgb``: (clip(2.5 x / 10000, 0, 1) - mean) / std.
     ``decibel``: 10 log10(max(x, 1e-10)) mapped from mean - 2 std .. mean + 2 std onto 0..1 and clipped; nodata, NaN,
     negatives and -inf give 0, +inf gives 1.
+    ``standard``: (x - mean) / std; nodata by the GeoTIFF's tag, NaN and infinities give 0.  ``standard-valid``: the
+    same, and pixels that are 0 once an offset is taken off count as nodata.
+    ``decibel-standard``: (10 log10(max(x, 1e-10)) - mean) / std; nodata, 0, negatives, NaN and infinities give 0.
     ``mean`` and ``std`` hold one value per band (empty for ``reflectance``).
     """
 
-    rule: Literal["reflectance", "rgb", "decibel"]
+    rule: Rule
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 

@@ -85,7 +85,7 @@ def resolve(
         fragment_size=config.fragment_size or spec.size,
         overlap=config.overlap,
         border_shift=config.border_shift,
-        offset=config.offset,
+        offset=spec.offset if config.offset == "auto" else config.offset,
         max_nodata=config.max_nodata,
         dtype=config.dtype,
         extras=config.extras,

@@ -1,4 +1,4 @@
-"""The registry: every file of this folder (but those of ``_NOT_MODELS``) names its models in ``SPECS``.
+"""The registry: every file of this folder names its models in ``SPECS``, but those of ``_NOT_MODELS`` and networks.
 
 Importing this package imports plain data only; torch comes with ``ModelSpec.build``.
 """
@@ -14,14 +14,14 @@ from mtembed.models.base import ModelSpec
 
 __all__ = ["ModelSpec", "get", "names"]
 
-_NOT_MODELS = frozenset({"base", "check", "networks", "weights"})
+_NOT_MODELS = frozenset({"base", "check", "weights"})
 
 
 @cache
 def _registry() -> dict[str, ModelSpec]:
     found: dict[str, ModelSpec] = {}
     for module in sorted(entry.name for entry in iter_modules(__path__)):
-        if module in _NOT_MODELS:
+        if module in _NOT_MODELS or module.startswith("networks"):
             continue
         for spec in import_module(f"{__name__}.{module}").SPECS:
             if spec.name in found:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from mtembed.errors import UsageError
-from mtembed.types import Normalisation, Source, Weights
+from mtembed.types import Normalisation, Rule, Source, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -18,23 +18,32 @@ REFLECTANCE = Normalisation("reflectance")
 DECIBEL = Normalisation("decibel", mean=(-12.54847273, -20.19237134), std=(5.25697717, 5.91150917))
 
 
+def spanned(rule: Rule, mean: Sequence[float], std: Sequence[float]) -> Normalisation:
+    """A standard ``rule`` that maps mean - 2 std .. mean + 2 std of each band onto 0..1, without clipping."""
+    low = tuple(m - 2 * s for m, s in zip(mean, std, strict=True))
+    return Normalisation(rule, mean=low, std=tuple(4 * s for s in std))
+
+
 @dataclass(frozen=True, slots=True)
 class PublishedWeights:
     """Where a model's weights are published.
 
-    ``entry`` is the name under which ``library`` knows them (a member of a torchgeo enum, a timm hub config), ``file``
-    the name of the file a user will have, ``repository`` its ``owner/name`` on the Hugging Face hub.
+    ``entry`` is the name under which ``library`` knows them (a member of a torchgeo enum, a timm hub config), nothing
+    for a file that only the Hugging Face ``hub`` knows, and the whole address for a file of any other server
+    (``url``).  ``file`` is the name of the file a user will have, ``repository`` its ``owner/name`` on the hub, or the
+    address of the page that offers it.  ``sha256`` is the file's in hex, where it is known.
     """
 
-    library: Literal["torchgeo", "timm"]
+    library: Literal["torchgeo", "timm", "hub", "url"]
     entry: str
     file: str
     repository: str
+    sha256: str = ""
 
     @property
     def page(self) -> str:
         """The web page that offers the file."""
-        return f"https://huggingface.co/{self.repository}"
+        return self.repository if self.library == "url" else f"https://huggingface.co/{self.repository}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +73,9 @@ class ModelSpec:
     """One model.  Everything that is particular to it stands here; nothing elsewhere asks for its name or family.
 
     ``architecture`` is timm's name of the network (or ``rcf``); ``bands`` holds, for every source the model can run on,
-    the columns in the network's order; ``source`` is the one it was made for; ``size`` the fragment's side in pixels
+    the columns in the network's order; ``source`` is the one it was made for, ``also`` others that it was made for too;
+    ``offset`` whether it was trained on pixels with the radiometric offset of new baselines (kept), or on pixels whose
+    offset was taken off (remove); ``size`` the fragment's side in pixels
     and ``patch`` what another size must be a multiple of (``smallest`` at least); ``dim`` the vector's length;
     ``parameters`` their number at ``source`` and ``size``; ``oracle`` the first values of a published embedding of an
     all-white fragment, where one is known.
@@ -99,6 +110,8 @@ class ModelSpec:
     trained: bool = True
     engines: tuple[str, ...] = ("torch", "openvino")
     text: str | None = None
+    also: tuple[Source, ...] = ()
+    offset: Literal["keep", "remove"] = "keep"
 
     @property
     def weight_bytes(self) -> int:
@@ -107,7 +120,7 @@ class ModelSpec:
 
     def recommends(self, source: Source) -> bool:
         """Say whether the model was made for this source."""
-        return source == self.source or (not self.trained and source in self.bands)
+        return source in (self.source, *self.also) or (not self.trained and source in self.bands)
 
     def bands_for(self, source: Source) -> tuple[str, ...]:
         """Return the band columns in network order; raise ``UsageError`` if the source lacks one."""

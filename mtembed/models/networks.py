@@ -6,7 +6,7 @@ the pooling) computes in float32 always, and the output is float32 [n, D].
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from mtembed.models.weights import read_state, require_fit
 from mtembed.types import FloatArray
 
 if TYPE_CHECKING:
-    from mtembed.models.base import ModelSpec
+    from mtembed.models.base import KeyLayout, ModelSpec
     from mtembed.types import Weights
 
 State = dict[str, Tensor]
@@ -48,12 +48,26 @@ def timm_network(
     def network(**more: Any) -> Any:
         return timm.create_model(spec.architecture, pretrained=False, num_classes=0, **options, **more)
 
+    return filled(network, weights, spec.layouts, changes, adapt)
+
+
+def filled(
+    network: Callable[..., nn.Module],
+    weights: Weights,
+    layouts: Iterable[KeyLayout],
+    changes: dict[str, Any] | None = None,
+    adapt: Callable[[State], State] = lambda state: state,
+) -> Any:
+    """Return ``network(**changes)``, eval mode, float32, CPU, filled from a file or, drawn as ``network()``, a seed.
+
+    ``adapt`` fits the native tensors to the network wanted.  Raises ``WeightsError`` for weights that do not fit.
+    """
     with torch.device("meta"):
         wanted = network(**(changes or {}))
     if weights.path is not None:
         expected = wanted.state_dict()
         state = read_state(
-            weights.path, spec.layouts, fits=lambda shapes: require_fit(adapt(shapes), expected, weights.label)
+            weights.path, layouts, fits=lambda shapes: require_fit(adapt(shapes), expected, weights.label)
         )
     else:
         with torch.random.fork_rng(devices=[]):
@@ -111,8 +125,8 @@ class Embedder(nn.Module):
         """Merge operations that are linear in a row; the result differs by float32 rounding only."""
 
 
-class PooledResNet(Embedder):
-    """A ResNet's last feature map, averaged over its positions in float32."""
+class PooledMap(Embedder):
+    """The last feature map of a network of convolutions, averaged over its positions in float32."""
 
     def forward(self, x: Tensor) -> Tensor:
         features: Tensor = self.trunk.forward_features(self.to_trunk(x))

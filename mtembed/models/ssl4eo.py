@@ -19,10 +19,10 @@ _CITATION = "Wang et al., SSL4EO-S12, IEEE GRSM 2023, doi:10.1109/MGRS.2023.3281
 
 def load(spec: ModelSpec, source: Source, weights: Weights, size: int) -> nn.Module:
     """Build timm's ResNet50 for the source's bands, with global average pooling; any ``size`` fits."""
-    from mtembed.models.networks import PooledResNet, timm_network
+    from mtembed.models.networks import PooledMap, timm_network
 
     channels = len(spec.bands[source])
-    return PooledResNet(timm_network(spec, weights, {"in_chans": channels, "zero_init_last": False}))
+    return PooledMap(timm_network(spec, weights, {"in_chans": channels, "zero_init_last": False}))
 
 
 SPECS = (

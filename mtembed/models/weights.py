@@ -17,11 +17,13 @@ import hashlib
 import logging
 import math
 import os
+import re
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import TYPE_CHECKING, Any
 
 from mtembed.errors import UsageError, WeightsError
@@ -80,23 +82,38 @@ def _published(spec: ModelSpec) -> Weights:
     published = spec.published
     if published is None:
         return _seeded(f"{RANDOM}1")
-    from_torchgeo = published.library == "torchgeo"
-    path = _torch_hub_file(published) if from_torchgeo else _hub_cache_file(published)
+    by_torch = published.library in ("torchgeo", "url")
+    path = _torch_hub_file(published) if by_torch else _hub_cache_file(published)
     if path is None or not path.is_file():
         path = _downloaded(spec, published)
     digest = file_sha256(path)
-    # torch hub writes the first digits of the sha256 into the name; the HF cache names its blobs by the whole.
-    promised = path.stem.rpartition("-")[2] if from_torchgeo else path.resolve().name
-    if not digest.startswith(promised) and (from_torchgeo or len(promised) == len(digest)):
+    if not digest.startswith(_promised(published, path)):
         raise WeightsError(f"{path.name} of {spec.name} in {path.parent} is damaged; delete it and start again.")
     return Weights(path.name, digest, path, None)
 
 
+def _promised(published: PublishedWeights, path: Path) -> str:
+    """The first hex digits of the file's sha256, as far as its record or its name has them.
+
+    torch hub writes some into the name, behind the last hyphen; the HF cache names its blobs by the whole.
+    """
+    by_torch = published.library in ("torchgeo", "url")
+    named = path.stem.rpartition("-")[2] if by_torch else path.resolve().name
+    is_digest = re.fullmatch("[0-9a-f]{8}|[0-9a-f]{64}", named)
+    return published.sha256 or (named if is_digest else "")
+
+
 def _torch_hub_file(published: PublishedWeights) -> Path:
-    """Return where torch hub keeps the file (``torch.hub.get_dir()``, without importing torch)."""
+    """Return where torch hub keeps the file (``torch.hub.get_dir()``, without importing torch).
+
+    Files of other servers have names like ``encoder.pt``: each has a folder of its own there.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
     home = Path(os.environ.get("TORCH_HOME", cache / "torch"))
-    return home.expanduser() / "hub" / "checkpoints" / published.file
+    folder = home.expanduser() / "hub" / "checkpoints"
+    if published.library == "url":
+        folder /= hashlib.sha256(published.entry.encode()).hexdigest()[:8]
+    return folder / published.file
 
 
 def _hub_cache_file(published: PublishedWeights) -> Path | None:
@@ -108,9 +125,8 @@ def _hub_cache_file(published: PublishedWeights) -> Path | None:
 
 def _downloaded(spec: ModelSpec, published: PublishedWeights) -> Path:
     log.info("downloading %s of %s from %s", published.file, spec.name, published.page)
-    fetch = _from_torchgeo if published.library == "torchgeo" else _from_timm
     try:
-        return fetch(published)
+        return _FETCHERS[published.library](published)
     except Exception as error:  # torch hub, urllib, httpx and huggingface_hub each raise their own
         raise WeightsError(
             f"{published.file} of {spec.name} cannot be downloaded ({type(error).__name__}); fetch it from "
@@ -119,14 +135,23 @@ def _downloaded(spec: ModelSpec, published: PublishedWeights) -> Path:
 
 
 def _from_torchgeo(published: PublishedWeights) -> Path:
-    import torch.hub
     import torchgeo.models
 
     enum, _, member = published.entry.partition(".")
-    url = getattr(torchgeo.models, enum)[member].url
+    return _from_server(published, getattr(torchgeo.models, enum)[member].url)
+
+
+def _from_url(published: PublishedWeights) -> Path:
+    return _from_server(published, published.entry)
+
+
+def _from_server(published: PublishedWeights, url: str) -> Path:
+    import torch.hub
+
     path = _torch_hub_file(published)
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2], progress=False)
+    promised = _promised(published, path) or None
+    torch.hub.download_url_to_file(url, str(path), hash_prefix=promised, progress=False)
     return path
 
 
@@ -136,6 +161,20 @@ def _from_timm(published: PublishedWeights) -> Path:
 
     config: Any = timm.models.get_pretrained_cfg(published.entry)
     return Path(hf_hub_download(config.hf_hub_id, published.file))
+
+
+def _from_hub(published: PublishedWeights) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(published.repository, published.file))
+
+
+_FETCHERS: Mapping[str, Callable[[PublishedWeights], Path]] = {
+    "torchgeo": _from_torchgeo,
+    "timm": _from_timm,
+    "hub": _from_hub,
+    "url": _from_url,
+}
 
 
 # Files
@@ -205,7 +244,8 @@ def _pickle(path: Path, stack: ExitStack) -> _File:
 
     import torch
 
-    content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    with torch.serialization.safe_globals([Namespace, PosixPath]):  # plain data that training scripts save beside them
+        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -224,7 +264,7 @@ def _renamed(path: Path, layout: KeyLayout, state: dict[str, Tensor]) -> dict[st
     """Tensors under timm's keys.  Raises ``WeightsError`` where parts that belong together do not fit each other."""
     try:
         return layout.rename(state) if layout.rename else state
-    except RuntimeError as error:
+    except (RuntimeError, LookupError, ValueError) as error:
         raise WeightsError(f"{path.name} does not fit: {error}; check --weights.") from error
 
 

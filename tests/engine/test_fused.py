@@ -78,10 +78,10 @@ def test_every_convolution_of_a_resnet_is_joined_and_channels_last(name: str) ->
 def test_resnets_of_another_kind_stay_as_they_are() -> None:
     import timm
 
-    from mtembed.models.networks import PooledResNet
+    from mtembed.models.networks import PooledMap
 
     for name in ("seresnet50", "resnet50d", "resnetblur50", "resnet18"):
-        network = PooledResNet(timm.create_model(name, pretrained=False, num_classes=0))
+        network = PooledMap(timm.create_model(name, pretrained=False, num_classes=0))
         optimise(network.eval(), torch.float32, True)
         x = torch.rand(1, 3, 64, 64)
         expected = network(x)

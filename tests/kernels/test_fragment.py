@@ -26,9 +26,12 @@ from tests.tools.kernel_cases import (
     C_TYPES,
     CASES,
     DECIBEL,
+    DECIBEL_STANDARD,
     DTYPES,
     REFLECTANCE,
     RGB,
+    STANDARD,
+    STANDARD_VALID,
     Array,
     Case,
     bits_of,
@@ -103,7 +106,7 @@ def cases_of_all_values(normalisation: Normalisation) -> Case:
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("subtract", [0, 1000])
-@pytest.mark.parametrize("normalisation", [REFLECTANCE, RGB])
+@pytest.mark.parametrize("normalisation", [REFLECTANCE, RGB, STANDARD, STANDARD_VALID])
 def test_all_65536_values(
     launch: Callable[[Case], Array], normalisation: Normalisation, subtract: int, dtype: Any, channels_last: bool
 ) -> None:
@@ -130,10 +133,19 @@ def by_torch(case: Case) -> torch.Tensor:
     if case.normalisation.rule == "reflectance":
         return pixels / 10000
     mean, std = (torch.tensor(values)[:, None, None] for values in (case.normalisation.mean, case.normalisation.std))
+    if case.normalisation.rule == "standard":
+        return (pixels - mean) / std
+    if case.normalisation.rule == "standard-valid":
+        return torch.where(pixels == 0, 0, (pixels - mean) / std)
     return ((2.5 * pixels / 10000).clamp(0, 1) - mean) / std
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name.startswith(("reflectance", "rgb", "one-band"))])
+LINEAR = [
+    name for name, case in CASES.items() if "decibel" not in name and "-float-" not in name and len(case.fragments)
+]
+
+
+@pytest.mark.parametrize("name", LINEAR)
 def test_definition_and_numba_equal_torch(name: str) -> None:
     case = CASES[name]
     kinds = {"float32": torch.float32, "float16": torch.float16, "uint16": torch.bfloat16}
@@ -151,7 +163,10 @@ def float_case(pixels: Array, nodata: float, normalisation: Normalisation = DECI
     return Case(pixels, planes, zeros, np.zeros(1, np.int32), np.array([nodata]), normalisation, side)
 
 
-@pytest.mark.parametrize("normalisation", [DECIBEL, Normalisation("decibel", (0.0, 0.0), (200.0, 1e-3)), REFLECTANCE])
+NARROW = Normalisation("decibel", (0.0, 0.0), (200.0, 1e-3))
+
+
+@pytest.mark.parametrize("normalisation", [DECIBEL, NARROW, REFLECTANCE, STANDARD, STANDARD_VALID, DECIBEL_STANDARD])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_random_bit_patterns(launch: Callable[[Case], Array], dtype: Any, normalisation: Normalisation) -> None:
     patterns = np.random.default_rng(1).integers(0, 2**32, 400**2, dtype=np.uint32)
@@ -159,7 +174,7 @@ def test_random_bit_patterns(launch: Callable[[Case], Array], dtype: Any, normal
     expected = defined(case)
     assert np.array_equal(bits_of(compute(case)), bits_of(expected))
     assert np.array_equal(bits_of(launch(case)), bits_of(expected))
-    if normalisation.rule == "decibel":
+    if normalisation.rule.startswith("decibel"):
         assert np.isfinite(expected.astype(np.float32)).all()
 
 
@@ -180,6 +195,22 @@ def test_what_has_no_decibels_is_black_and_infinity_is_white() -> None:
         out = case.out()
         fragment(*case.inputs(), out)
         assert out[0, 0].ravel().tolist() == [0, 0, 0, 0, 0, 0, 0, 0, 1]
+
+
+def test_what_a_standard_rule_cannot_use_is_0() -> None:
+    pixels = np.array([-32768, math.nan, -math.inf, -1, -0.0, 0, 1e-11, 7.5, math.inf], np.float32)
+    mean, std = (2.0, 2.0), (4.0, 4.0)
+    expected = {
+        "standard": [-8192.5, 0, 0, -0.75, -0.5, -0.5, -0.5, 0, 0],
+        "standard-valid": [-8192.5, 0, 0, -0.75, 0, 0, -0.5, 0, 0],
+        "decibel-standard": [0, 0, 0, 0, 0, 0, -25.5, 0, 0],
+    }
+    for rule, values in expected.items():
+        case = float_case(pixels, 7.5, Normalisation(rule, mean, std))  # type: ignore[arg-type]
+        for fragment in (backend("numpy"), backend("numba")):
+            out = case.out()
+            fragment(*case.inputs(), out)
+            assert out[0, 0].ravel().tolist() == values, rule
 
 
 def test_decibels_in_the_plain_formula() -> None:

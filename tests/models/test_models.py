@@ -33,8 +33,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ImportWarning"),
 ]
 
-ALL = ("bands-l1c", "bands-l2a", "bands-s1", "dinov2", "rcf", "siglip", "ssl4eo-s1", "ssl4eo-s2")
-TRANSFORMERS = ("dinov2", "siglip")
+ALL = (
+    "bands-l1c", "bands-l2a", "bands-s1", "decur-s1", "decur-s2", "dinov2", "galileo-nano", "mmearth", "rcf", "siglip",
+    "ssl4eo-s1", "ssl4eo-s2",
+)  # fmt: skip
+TRANSFORMERS = ("dinov2", "siglip", "galileo-nano")
+OWN = ("galileo-nano", "mmearth")  # networks that timm does not have
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -106,13 +110,22 @@ def test_published_names_are_those_of_the_libraries() -> None:
     import torchgeo.models
 
     for published in filter(None, (models.get(name).published for name in ALL)):
-        if published.library == "torchgeo":
+        if published.library in ("hub", "url"):
+            assert published.page.startswith("https://") and (published.library == "hub") == (not published.entry)
+        elif published.library == "torchgeo":
             enum, member = published.entry.split(".")
             url = getattr(torchgeo.models, enum)[member].url
             assert url.endswith(f"/{published.file}") and f"/{published.repository}/" in url
         else:
             config = timm.models.get_pretrained_cfg(published.entry)
             assert config is not None and config.hf_hub_id == published.repository
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_the_number_of_parameters_is_that_of_our_networks(name: str) -> None:
+    spec = models.get(name)
+    network = spec.build(resolve(spec, "random:1"))
+    assert sum(tensor.numel() for tensor in network.parameters()) == spec.parameters
 
 
 @pytest.mark.parametrize("name", ["ssl4eo-s2", "ssl4eo-s1", "siglip", "dinov2"])

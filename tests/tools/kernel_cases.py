@@ -28,6 +28,9 @@ Array = npt.NDArray[Any]
 REFLECTANCE = Normalisation("reflectance")
 RGB = Normalisation("rgb", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 DECIBEL = Normalisation("decibel", (-12.54847273, -20.19237134), (5.25697717, 5.91150917))
+STANDARD = Normalisation("standard", (1390.458, -3.5), (2106.761, 0.25))
+STANDARD_VALID = Normalisation("standard-valid", (1349.3977794889083, 0.0), (2340.2916479338087, 1e-3))
+DECIBEL_STANDARD = Normalisation("decibel-standard", (-10.93, -17.329), (4.391, 4.459))
 DTYPES = (np.float32, np.float16, np.uint16)
 
 
@@ -112,6 +115,12 @@ def cases() -> dict[str, Case]:
         "rgb-coarse": image_case(RGB, (2, 1, 6), two),
         "decibel": image_case(DECIBEL, (1, 2), two, np.float32),
         "decibel-uint16": image_case(DECIBEL, (1, 1), two),
+        "standard": image_case(STANDARD, (2, 1), two),
+        "standard-float": image_case(STANDARD, (1, 1), two, np.float32),
+        "standard-valid": image_case(STANDARD_VALID, (1, 6), two),
+        "standard-valid-float": image_case(STANDARD_VALID, (1, 2), two, np.float32),
+        "decibel-standard": image_case(DECIBEL_STANDARD, (1, 2), two, np.float32),
+        "decibel-standard-uint16": image_case(DECIBEL_STANDARD, (1, 1), two),
         "one-band": image_case(REFLECTANCE, (2,), ((36, 24),), size=7),
     }
     named = {}
