@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mtembed.conversion.convert import ConvertResult, convert
     from mtembed.conversion.merge import MergeResult, merge
+    from mtembed.dataset.joint import FinishResult, finish
     from mtembed.errors import MtembedError
     from mtembed.evaluation.evaluate import evaluate
     from mtembed.evaluation.predict import Prediction, predict
     from mtembed.evaluation.result import Evaluation
     from mtembed.maps.pca import pca
     from mtembed.maps.result import PcaResult
+    from mtembed.report.status import Status, status
     from mtembed.run.embed import embed
     from mtembed.similarity.index import index
     from mtembed.similarity.result import Hit, IndexResult, SearchResult
@@ -37,6 +39,7 @@ if (_CHECKOUT / "setup.cfg").is_file() and (_CHECKOUT / "kernels").is_dir():
 __all__ = [
     "ConvertResult",
     "Evaluation",
+    "FinishResult",
     "Hit",
     "IndexResult",
     "MergeResult",
@@ -45,20 +48,24 @@ __all__ = [
     "Prediction",
     "RunSummary",
     "SearchResult",
+    "Status",
     "__version__",
     "convert",
     "embed",
     "evaluate",
+    "finish",
     "index",
     "merge",
     "pca",
     "predict",
     "search",
+    "status",
 ]
 
 _HOMES = {
     "ConvertResult": "mtembed.conversion.convert",
     "Evaluation": "mtembed.evaluation.result",
+    "FinishResult": "mtembed.dataset.joint",
     "Hit": "mtembed.similarity.result",
     "IndexResult": "mtembed.similarity.result",
     "MergeResult": "mtembed.conversion.merge",
@@ -66,15 +73,18 @@ _HOMES = {
     "PcaResult": "mtembed.maps.result",
     "Prediction": "mtembed.evaluation.predict",
     "RunSummary": "mtembed.types",
+    "Status": "mtembed.report.status",
     "SearchResult": "mtembed.similarity.result",
     "convert": "mtembed.conversion.convert",
     "embed": "mtembed.run.embed",
     "evaluate": "mtembed.evaluation.evaluate",
+    "finish": "mtembed.dataset.joint",
     "index": "mtembed.similarity.index",
     "merge": "mtembed.conversion.merge",
     "pca": "mtembed.maps.pca",
     "predict": "mtembed.evaluation.predict",
     "search": "mtembed.similarity.search",
+    "status": "mtembed.report.status",
 }
 
 

@@ -109,9 +109,9 @@ class RunConfig:
     limit
         Only the first N cells of the sorted run.
     shard_index
-        This process takes shards I, I+N, ... of the sorted list.
+        This process takes shards I, I+N, ... of the sorted list, for machines that share no folder.
     shard_count
-        How many processes share the work and the output folder.
+        Between how many processes the shards are dealt. Processes that share an output folder need no deal.
     max_failures
         Stop when more than this share of the cells fails (after 100 cells).
     dtype
@@ -122,6 +122,8 @@ class RunConfig:
         What runs the network on CPU.
     stall_timeout
         A worker without progress for so many seconds is replaced.
+    lease
+        What a process has taken is free for others when it is silent for so many seconds.
     retry_failed
         Try the failed cells of a finished dataset again.
     fresh
@@ -161,6 +163,7 @@ class RunConfig:
     extras: Annotated[bool, WHAT] = False
     engine: Annotated[Literal["auto", "torch", "openvino"], SPEED] = "auto"
     stall_timeout: Annotated[float, Parameter(metavar="S"), AGAIN] = 300.0
+    lease: Annotated[float, Parameter(metavar="S"), AGAIN] = 120.0
     retry_failed: Annotated[bool, AGAIN] = False
     fresh: Annotated[bool, AGAIN] = False
     dry_run: Annotated[bool, AGAIN] = False
@@ -208,6 +211,7 @@ class RunConfig:
             ("workers", self.workers is None or self.workers >= 1, "choose 1 or more processes"),
             ("slots", self.slots is None or self.slots >= 2, "choose 2 or more slots"),
             ("fragment-size", self.fragment_size is None or self.fragment_size >= 1, "choose 1 or more pixels"),
+            ("lease", self.lease > 0, "choose a positive number of seconds"),
             ("stall-timeout", self.stall_timeout > 0, "choose a positive number of seconds"),
             (
                 "bbox",

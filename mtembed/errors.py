@@ -3,7 +3,7 @@
 MtembedError            exit 1
   UsageError            exit 2   bad option, named input missing, nothing matches
   SettingsError                  the folder was made with other settings
-  LockedError                    another run holds the folder
+  LockedError                    other processes work in the folder
   WeightsError                   weights cannot be had or do not fit
   OutputError                    the output folder cannot be written, or what is in it cannot be read
   TooManyFailures                --max-failures reached
@@ -12,6 +12,7 @@ MtembedError            exit 1
     DecodeError                  a blob that is not a readable GeoTIFF
   ShardError                     one shard cannot be opened, the run goes on
   PartError                      no part can be made of one shard, the run goes on
+    PartTaken                    another process makes the part
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class SettingsError(MtembedError):
 
 
 class LockedError(MtembedError):
-    """Another run holds the output folder."""
+    """Other processes work in the output folder."""
 
 
 class WeightsError(MtembedError):
@@ -71,3 +72,7 @@ class ShardError(MtembedError):
 
 class PartError(MtembedError):
     """No part can be made of one shard, or a part that was made is damaged."""
+
+
+class PartTaken(PartError):
+    """Another process has taken a part over, because this one was silent for too long."""

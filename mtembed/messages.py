@@ -259,10 +259,14 @@ class PartFinished:
 
 @dataclass(frozen=True, slots=True)
 class PartFailed:
-    """From a writer or a finisher, instead of the answer to ``task``: no part can be made of this shard."""
+    """From a writer or a finisher, instead of the answer to ``task``: no part can be made of this shard.
+
+    ``taken``: because another process makes it.
+    """
 
     task: OpenPart | AppendTask | ClosePart | FinishTask
     error: str
+    taken: bool = False
 
     @property
     def key(self) -> Key:

@@ -17,6 +17,7 @@ def test_the_public_names() -> None:
     assert mtembed.__all__ == [
         "ConvertResult",
         "Evaluation",
+        "FinishResult",
         "Hit",
         "IndexResult",
         "MergeResult",
@@ -25,15 +26,18 @@ def test_the_public_names() -> None:
         "Prediction",
         "RunSummary",
         "SearchResult",
+        "Status",
         "__version__",
         "convert",
         "embed",
         "evaluate",
+        "finish",
         "index",
         "merge",
         "pca",
         "predict",
         "search",
+        "status",
     ]
     assert set(mtembed.__all__) <= set(dir(mtembed))
     assert issubclass(mtembed.MtembedError, Exception)

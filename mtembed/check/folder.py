@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,28 +12,15 @@ from mtembed.dataset import readme
 from mtembed.dataset.atomic import read_regular
 from mtembed.dataset.folder import FOLDERS, WORK, Dataset
 from mtembed.dataset.manifest import Manifest
+from mtembed.dataset.members import at_work
 from mtembed.parquet import first_line
 
 RENEW = "delete it and run the same command again"
 
 
 def in_work(root: Path) -> bool:
-    """Whether a run is working in the folder: a living process holds one of its locks."""
-    return any(_held(path) for path in (root / WORK).glob("lock*"))
-
-
-def _held(path: Path) -> bool:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(fd)
-    return False
+    """Whether a run is working in the folder."""
+    return bool(at_work(root / WORK))
 
 
 def check_leftovers(root: Path, known: Collection[str], findings: Findings) -> None:

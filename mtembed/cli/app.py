@@ -36,6 +36,8 @@ COMMANDS = {
     "models": "List the models, or check one.",
     "inspect": "Say what is in shards (encodings, nodata, models that fit) or in embeddings (origin, health).",
     "report": "Say what a run cost, where its time went and what limited it; also of an unfinished run.",
+    "status": "Say how far a dataset is, over all processes that work on it.",
+    "finish": "Make one manifest, one list of failures and one card of what many processes left in a dataset.",
     "verify": "Read a finished dataset back and check every file and every row.",
     "evaluate": "Score embeddings with frozen probes against labels; without labels say how they are.",
     "predict": "Apply a saved probe to a whole dataset: a table, a GeoTIFF and a picture.",

@@ -1,44 +1,54 @@
-"""The output folder: its paths, its lock, and what in it is done.
+"""The output folder: its paths, the processes that work in it, and what in it is done.
 
     DIR/embeddings/STEM.parquet, DIR/timings/STEM.parquet, DIR/failures.jsonl, DIR/manifest.json, DIR/README.md
-    DIR/.mtembed/         only while a run is unfinished: the lock, journals of open parts, files before their rename
+    DIR/.mtembed/         only while a run is unfinished: a file for each process, claims, journals of open parts,
+                          files before their rename
 
-A part is done when both of its files exist and it has no journal.  No other state exists that could disagree.
+A part is done when both of its files exist and it has no journal.  No other state exists that could disagree.  A
+journal that a living process writes has the process's name; one that a process left behind has none.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
-import json
 import os
 import re
 import secrets
-import socket
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mtembed.dataset.atomic import new_file, open_own, rename_whole
+from mtembed.dataset.atomic import new_file, open_to_read, rename_whole
+from mtembed.dataset.claims import Claims, forget, holds, owners
+from mtembed.dataset.members import LEASE_S, Members, State, names, remove_dead
 from mtembed.errors import LockedError, OutputError
 
 WORK = ".mtembed"
 FOLDERS = ("embeddings", "timings")
-LOCK_PATIENCE_S = 5.0
+TURN_S = 0.02  # between two looks at whose turn it is to write the manifest
+MANIFEST = "manifest"
+JOURNAL = re.compile(r"(.+)\.journal(?:\.([0-9a-f]{8}))?", re.DOTALL)
 MANIFEST_NAME = re.compile(r"manifest(?:-(\d{1,9})-of-(\d{1,9}))?\.json")
 
 
 class Dataset:
-    """Paths of one output folder, for process ``index`` of ``count`` that share it."""
+    """Paths of one output folder, for ``index`` of ``count`` between which the shards are dealt.
 
-    def __init__(self, root: Path, index: int = 0, count: int = 1) -> None:
+    ``process`` names the process that works in it, once it has ``joined``.
+    """
+
+    claims: Claims
+
+    def __init__(self, root: Path, index: int = 0, count: int = 1, process: str = "") -> None:
         self.root = root
         self.index = index
         self.count = count
+        self.process = process
         self.work = root / WORK
-        self._lock_fd: int | None = None
+        self._members: Members | None = None
 
     @classmethod
     def of_manifest(cls, path: Path) -> Dataset:
@@ -64,10 +74,6 @@ class Dataset:
     def card_path(self) -> Path:
         return self.root / "README.md"
 
-    @property
-    def lock_path(self) -> Path:
-        return self.work / f"lock{self._suffix}"
-
     def part(self, stem: str) -> Path:
         return self.root / "embeddings" / f"{stem}.parquet"
 
@@ -75,7 +81,17 @@ class Dataset:
         return self.root / "timings" / f"{stem}.parquet"
 
     def journal(self, stem: str) -> Path:
-        return self.work / f"{stem}.journal"
+        """That of this process, or without one that which somebody left behind."""
+        return self.work / f"{stem}.journal{'.' * bool(self.process)}{self.process}"
+
+    def journals(self) -> dict[str, list[Path]]:
+        """Journals of unfinished parts, by stem."""
+        found: dict[str, list[Path]] = {}
+        with contextlib.suppress(FileNotFoundError):
+            for path in self.work.iterdir():
+                if match := JOURNAL.fullmatch(path.name):
+                    found.setdefault(match[1], []).append(path)
+        return found
 
     def manifests(self) -> list[Path]:
         """Manifests in the folder, of this and of other processes."""
@@ -92,13 +108,24 @@ class Dataset:
     def done_stems(self) -> set[str]:
         """Stems of all finished parts, from three folder listings."""
         whole = stems(self.root / "embeddings", ".parquet") & stems(self.root / "timings", ".parquet")
-        return whole - stems(self.work, ".journal")
+        return whole - self.journals().keys()
+
+    def is_done(self, stem: str) -> bool:
+        """Whether one part is."""
+        return self._made(stem) and stem not in self.journals()
+
+    def _made(self, stem: str) -> bool:
+        return self.part(stem).exists() and self.timings(stem).exists()
+
+    def holds(self, stem: str) -> bool:
+        """Whether a part is this process's to make; where no process has joined it is anybody's.  Raises OSError."""
+        return not self.process or holds(self.work, "claim", stem, self.process)
 
     # -- files that become whole ------------------------------------------------------------------------------------
 
     def unfinished(self) -> Path:
         """A new and empty file, where one of the dataset is written before its rename.  Raises OSError."""
-        path = self.work / f"unfinished{self._suffix}-{secrets.token_hex(8)}.tmp"
+        path = self.work / f"unfinished-{self.process or 'nobody'}-{secrets.token_hex(8)}.tmp"
         os.close(new_file(path))
         return path
 
@@ -116,86 +143,122 @@ class Dataset:
         for name in FOLDERS:
             (self.root / name).mkdir(parents=True, exist_ok=True)
 
-    # -- the lock ---------------------------------------------------------------------------------------------------
+    # -- the processes that work here -------------------------------------------------------------------------------
 
     @property
-    def lock_fd(self) -> int:
-        """The lock's descriptor; the writers inherit it, so that the folder stays locked until the last has ended."""
-        if self._lock_fd is None:
-            raise RuntimeError("the dataset is not locked")
-        return self._lock_fd
+    def members(self) -> Members:
+        """Raises RuntimeError outside of ``joined``."""
+        if self._members is None:
+            raise RuntimeError("no process has joined the dataset")
+        return self._members
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder for this process and its writers; made if need be, and removed if nothing came into it.
+    def joined(self, lease_s: float = LEASE_S) -> Iterator[None]:
+        """Be one of the processes that work here; the folder is made if need be, and removed if nothing came into it.
 
-        Raises LockedError naming the holder, OutputError where the folder cannot be used.
+        Raises OutputError where the folder cannot be used.
         """
         try:
             made = _make(self.work)
-            self._lock_fd = self._acquire()
+            self._members = members = Members.enter(self.work, now(), lease_s)
+            self.process, self.claims = members.name, Claims(self.work, "claim", members)
         except OSError as error:
             raise OutputError(output_problem(self.root, error)) from error
         try:
-            self._sweep()
+            self.sweep()
             yield
         finally:
             with contextlib.suppress(OSError):
-                self._sweep()
-                self.lock_path.unlink()
-                parts = () if self.manifests() else tuple(self.root / name for name in FOLDERS)
+                self._leave()
+            members.leave()
+            with contextlib.suppress(OSError):
+                parts = () if self.manifests() or names(self.work) else tuple(self.root / name for name in FOLDERS)
                 for folder in (self.work, *parts, *reversed(made)):
                     with contextlib.suppress(OSError):
                         folder.rmdir()  # only where nothing is left in it
-            os.close(self._lock_fd)
-            self._lock_fd = None
+            self._members, self.process = None, ""
+
+    def adopt(self, stem: str) -> None:
+        """What is safe of an unfinished part is this process's from now on: the journal that another one left or died
+        over, or a copy of it, where that process may only be stopped.  Raises OSError."""
+        mine = self.journal(stem)
+        while found := [path for path in self.journals().get(stem, ()) if path != mine]:
+            with contextlib.suppress(FileNotFoundError):  # somebody swept it: look again
+                best = max([*found, *([mine] if mine.exists() else [])], key=lambda path: path.stat().st_size)
+                if best != mine:
+                    self._take_over(best, mine)
+                for path in found:
+                    path.unlink(missing_ok=True)
+
+    def _take_over(self, journal: Path, mine: Path) -> None:
+        owner = journal.name.rpartition(".journal")[2].strip(".")
+        if not owner or self.members.state(owner) is State.DEAD:
+            journal.rename(mine)
+        else:
+            scratch = self.unfinished()
+            with os.fdopen(open_to_read(journal), "rb") as source, scratch.open("wb") as copy:
+                shutil.copyfileobj(source, copy)
+            rename_whole(scratch, mine)
+
+    def sweep(self) -> None:
+        """Take away what processes left that are dead, or were found silent for a lease; what is safe of their parts
+        stays.  Raises OSError."""
+        for name in self.members.others():
+            if (state := self.members.state(name)) is not State.LIVING:
+                dead = state is State.DEAD
+                self._sweep_after(name, keep=lambda stem, dead=dead: dead or not self._made(stem))  # type: ignore[misc]
+                forget(self.work, name)
+                remove_dead(self.work, name)
+
+    def _leave(self) -> None:
+        """What is safe of this process's parts is anybody's."""
+        claimed = owners(self.work, "claim")
+        self._sweep_after(self.process, keep=lambda stem: claimed.get(stem, self.process) == self.process)
+        for name in list(self.claims.mine):
+            self.claims.release(name)
+        self.sweep()
+
+    def _sweep_after(self, name: str, keep: Callable[[str], bool]) -> None:
+        """Journals of a process that are not to be kept are removed, with whatever else it was writing.
+
+        Those that are kept lose its name, but where it may come back and go on writing into them.
+        """
+        certain = name == self.process or self.members.state(name) is State.DEAD
+        scratch = re.compile(rf"unfinished-{name}-[0-9a-f]{{16}}\.tmp")
+        for path in [path for path in self.work.iterdir() if scratch.fullmatch(path.name)]:
+            path.unlink(missing_ok=True)
+        for stem, paths in self.journals().items():
+            for path in paths:
+                if path.name != f"{stem}.journal.{name}":
+                    continue
+                if not keep(stem):
+                    path.unlink(missing_ok=True)
+                elif certain:
+                    path.rename(self.work / f"{stem}.journal")
+
+    @property
+    def others(self) -> list[str]:
+        """Names of other processes that seem to be at work, where this one has joined."""
+        return self._members.others() if self._members else []
+
+    def require_alone(self, else_: str = "--fresh removes nothing beside it") -> None:
+        """Raises LockedError that names who else is at work here, with what follows from that."""
+        for beat in self.members.living():
+            who = beat.name if beat else "another process"
+            raise LockedError(f"the output folder {self.root.name} is in use by {who}: {else_}")
 
     @contextlib.contextmanager
-    def others_locked(self) -> Iterator[None]:
-        """Hold the locks of all other processes that share, or shared, the folder.  Raises LockedError."""
-        with contextlib.ExitStack() as stack:
-            for path in sorted(self.work.glob("lock*")):
-                if path == self.lock_path:
-                    continue
-                fd = open_own(path)
-                stack.callback(os.close, fd)
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    holder = _held_by(self.root, fd)
-                    raise LockedError(f"{holder}: --fresh removes nothing beside it") from None
+    def joining(self) -> Iterator[None]:
+        """While the manifest is read, changed and written: one process at a time.  Raises OSError."""
+        turn = Claims(self.work, "join", self.members)
+        while not turn.take(MANIFEST):
+            if self.members.due():
+                self.members.beat()
+            time.sleep(TURN_S)
+        try:
             yield
-
-    def _acquire(self) -> int:
-        deadline = time.monotonic() + LOCK_PATIENCE_S
-        while True:
-            self.work.mkdir(exist_ok=True)
-            fd = open_own(self.lock_path)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                holder = _held_by(self.root, fd)
-                os.close(fd)
-                if time.monotonic() > deadline:
-                    raise LockedError(f"{holder}: wait for it, or choose another --output") from None
-                time.sleep(0.1)
-                continue
-            if _same_file(fd, self.lock_path):
-                self._sign(fd)
-                return fd
-            os.close(fd)  # the previous holder removed it while we waited: take the new one
-
-    def _sign(self, fd: int) -> None:
-        who = {"pid": os.getpid(), "host": socket.gethostname(), "since": now()}
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, json.dumps(who).encode(), 0)
-
-    def _sweep(self) -> None:
-        """Remove what a process of ours was writing when it was killed."""
-        name = re.compile(rf"unfinished{re.escape(self._suffix)}-[0-9a-f]{{16}}\.tmp")
-        for path in self.work.iterdir():
-            if name.fullmatch(path.name):
-                path.unlink(missing_ok=True)
+        finally:
+            turn.release(MANIFEST)
 
 
 def now() -> str:
@@ -236,26 +299,3 @@ def _make(work: Path) -> list[Path]:
     if work.is_symlink():
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(work))
     return missing
-
-
-def _same_file(fd: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _held_by(root: Path, fd: int) -> str:
-    try:
-        who = json.loads(os.pread(fd, 4096, 0))
-        holder = f"process {int(who['pid'])} on {_word(who['host'])} since {_word(who['since'])}"
-    except (ValueError, KeyError, TypeError, RecursionError):
-        holder = "another process"
-    return f"the output folder {root.name} is in use by {holder}"
-
-
-def _word(text: object) -> str:
-    """What somebody wrote into the lock, as far as it is a word.  Raises ValueError."""
-    if not re.fullmatch(r"[\w.:-]{1,64}", str(text)):
-        raise ValueError(text)
-    return str(text)

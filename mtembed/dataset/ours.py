@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from mtembed.dataset.folder import FOLDERS, WORK, Dataset, output_problem, stems
+from mtembed.dataset.folder import FOLDERS, WORK, Dataset, output_problem
 from mtembed.dataset.manifest import Manifest, read
 from mtembed.errors import OutputError
 
@@ -47,21 +47,22 @@ def clear(dataset: Dataset) -> None:
     for name in (*FOLDERS, WORK):
         if (dataset.root / name).is_symlink():
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(dataset.root / name))
-    with dataset.others_locked():
-        every = dataset.count == 1
-        for path in dataset.manifests() if every else [dataset.manifest_path]:
-            if path.exists():
-                _remove(Dataset.of_manifest(path), read(path))
-        if not dataset.manifests():
-            dataset.card_path.unlink(missing_ok=True)
-        for stem in stems(dataset.work, ".journal") if every else ():
-            dataset.journal(stem).unlink(missing_ok=True)
+    dataset.require_alone()
+    every = dataset.count == 1
+    for path in dataset.manifests() if every else [dataset.manifest_path]:
+        if path.exists():
+            _remove(Dataset.of_manifest(path), read(path))
+    if not dataset.manifests():
+        dataset.card_path.unlink(missing_ok=True)
+    for paths in dataset.journals().values() if every else ():
+        for path in paths:
+            path.unlink(missing_ok=True)
 
 
 def _remove(dataset: Dataset, manifest: Manifest) -> None:
     """The manifest goes last: killed before that, the same command removes the rest."""
     for stem in _listed(dataset, manifest):
-        for path in (dataset.part(stem), dataset.timings(stem), dataset.journal(stem)):
+        for path in (dataset.part(stem), dataset.timings(stem), *dataset.journals().get(stem, ())):
             path.unlink(missing_ok=True)
     dataset.failures_path.unlink(missing_ok=True)
     dataset.manifest_path.unlink(missing_ok=True)

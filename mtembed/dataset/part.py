@@ -27,7 +27,7 @@ from mtembed.dataset.folder import Dataset
 from mtembed.dataset.journal import Entry, Journal
 from mtembed.dataset.rows import PartWriter, build_table, row_groups, schema
 from mtembed.dataset.timings import read_timings, write_timings
-from mtembed.errors import CellError, OutputError, PartError, SettingsError
+from mtembed.errors import CellError, OutputError, PartError, PartTaken, SettingsError
 from mtembed.geo.footprint import footprints
 from mtembed.parquet import UNREADABLE, first_line
 from mtembed.types import CellRecord, CellTiming, PartInfo, ShardFacts
@@ -38,11 +38,13 @@ CELLS_AT_A_TIME = 20  # of a row group, made into rows: what is made on the way 
 
 @dataclass(frozen=True, slots=True)
 class WriteJob:
-    """What a writer needs to know once; ``settings_id`` is a digest of the settings that decide the bytes."""
+    """What a writer needs to know once; ``settings_id`` is a digest of the settings that decide the bytes, ``process``
+    the name of the process in its folder."""
 
     root: Path
     index: int
     count: int
+    process: str
     dim: int
     dtype: Literal["float32", "float16"]
     extras: bool
@@ -56,11 +58,12 @@ class UnfinishedPart:
     """
 
     def __init__(self, job: WriteJob, info: PartInfo, retry: bool) -> None:
-        """Opens or creates the journal.  Raises SettingsError where it was made from something else, OSError as files
-        do."""
+        """Opens or creates the journal.  Raises SettingsError where it was made from something else, PartTaken where
+        another process has taken the part over, OSError as files do."""
         self.job = job
         self.info = info
-        self.dataset = Dataset(job.root, job.index, job.count)
+        self.dataset = Dataset(job.root, job.index, job.count, job.process)
+        self._require_claim()
         self.earlier, self.damage = _earlier_part(self.dataset, info.stem)
         mark = info.fingerprint
         identity = {
@@ -117,7 +120,8 @@ class UnfinishedPart:
         """Write the part and its timings, rename both, remove the journal.  Returns the shard's facts.
 
         ``write_ms`` is what ``close`` gave; ``remade``: a damaged earlier part was noticed when the journal was begun.
-        Raises PartError where one turns out to be damaged only now, so that its cells are missing.
+        Raises PartError where one turns out to be damaged only now, so that its cells are missing, and PartTaken where
+        another process has taken the part over.
         """
         if self.damage and not remade:
             raise PartError(f"the part made earlier was damaged meanwhile ({self.damage}): run the same command again")
@@ -137,10 +141,15 @@ class UnfinishedPart:
         facts = dataclasses.replace(facts, timings_sha256=sha256_of(timings_scratch))
         for source, target in ((scratch, final), (timings_scratch, timings_final)):
             _sync(source)
+            self._require_claim()
             source.replace(target)
             _sync(target.parent)
         self.journal.remove()
         return facts
+
+    def _require_claim(self) -> None:
+        if not self.dataset.holds(self.info.stem):
+            raise PartTaken(f"another process has taken {self.info.stem} over")
 
     def _write_embeddings(self, path: Path) -> int:
         job = self.job
@@ -268,7 +277,7 @@ DAMAGE = (*UNREADABLE, PartError, OutputError, KeyError, TypeError)
 def _earlier_part(dataset: Dataset, stem: str) -> tuple[EarlierPart | None, str]:
     """The part that is under its final name, if any; or why it cannot be used."""
     path, timings = dataset.part(stem), dataset.timings(stem)
-    if not path.exists() or not (timings.exists() or dataset.journal(stem).exists()):
+    if not path.exists() or not (timings.exists() or stem in dataset.journals()):
         return None, ""
     try:
         return EarlierPart(path, timings), ""

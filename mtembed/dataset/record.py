@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from mtembed.dataset import readme
 from mtembed.dataset.atomic import as_text
+from mtembed.dataset.claims import owners
 from mtembed.dataset.folder import Dataset, now
-from mtembed.dataset.manifest import Manifest, totals
+from mtembed.dataset.manifest import Manifest, read, totals
 from mtembed.dataset.origin import noted
-from mtembed.dataset.timings import read_timings
+from mtembed.dataset.timings import read_facts, read_timings
 from mtembed.notes import Note
 from mtembed.types import CrewSizes, Roofline, ShardFacts
 
+Change = Callable[[Manifest], Manifest]
 SAVE_EVERY_S = 30.0
 MOST_STARTS = 1000  # whose times are kept
 FAILURE = ("shard", "row_group", "grid_cell", "product_id", "stage", "error")
@@ -24,14 +26,20 @@ FAILURE = ("shard", "row_group", "grid_cell", "product_id", "stage", "error")
 
 
 class RunRecord:
-    """Manifest, list of failures and card of one process's run.  Every method that writes raises OSError."""
+    """Manifest, list of failures and card of a run.  Every method that writes raises OSError.
+
+    The manifest is that of all processes: what this one learns is a change of it, made to what the others have left
+    there when it is written.  Which parts there are is seen in the folder, so that no process can lose another's.
+    """
 
     def __init__(self, dataset: Dataset, clock: Callable[[], float] = time.monotonic) -> None:
         self.dataset = dataset
         self._clock = clock
         self._manifest: Manifest | None = None
-        self._began = self._saved = clock()
-        self._seconds_before = 0.0
+        self._changes: list[Change] = []
+        self._own: dict[str, ShardFacts] = {}
+        self._written: tuple[int, int] = (0, 0)
+        self._worked_until = self._saved = clock()
 
     @property
     def manifest(self) -> Manifest:
@@ -41,65 +49,130 @@ class RunRecord:
         return self._manifest
 
     def begin(self, manifest: Manifest) -> None:
-        """A start: ``manifest`` holds what is known of it and of earlier ones."""
-        self._seconds_before = manifest.seconds or 0.0
-        self._began = self._clock()
+        """A start, while it is this process's turn (``Dataset.joining``): ``manifest`` holds what is known of it and of
+        others."""
+        self._worked_until = self._clock()
         starts = (*manifest.starts, now())[-MOST_STARTS:]
-        self._manifest = dataclasses.replace(manifest, runs=manifest.runs + 1, starts=starts)
-        self._save()
+        self._write(dataclasses.replace(manifest, runs=manifest.runs + 1, starts=starts))
 
     def sized(self, workers: CrewSizes, roofline: Roofline | None) -> None:
         """How many workers there are, and what each stage can do alone, where that was measured."""
-        self._set(workers=workers, roofline=roofline or self.manifest.roofline)
+        self._change(lambda m: dataclasses.replace(m, workers=workers, roofline=roofline or m.roofline))
 
     def part(self, facts: ShardFacts) -> None:
         """A part is under its final name."""
-        self._set(shards={**self.manifest.shards, Path(facts.shard).stem: facts})
+        stem = Path(facts.shard).stem
+        self._own[stem] = facts
+        self._change(lambda m: dataclasses.replace(m, shards={**m.shards, stem: facts}))
 
     def note(self, note: Note) -> None:
         """What a worker told."""
-        self._manifest = noted(self.manifest, note)
+        self._change(lambda m: noted(m, note))
 
     def save_if_due(self) -> None:
         """The manifest, when the last one is older than ``SAVE_EVERY_S``."""
         if self._clock() - self._saved > SAVE_EVERY_S:
             self._worked()
-            self._save()
+            with self.dataset.joining():
+                self._write(self._joined())
 
-    def close(self, complete: bool, worked: bool) -> None:
+    def close(self, complete: bool, worked: bool, seen: Collection[str]) -> None:
         """Manifest, list of failures and card as they stand at the end, however it came; ``worked``: cells were
-        embedded, so that the time counts."""
+        embedded, so that the time counts.  ``complete``: all shards of this run, ``seen`` by name, have their parts."""
         if worked:
             self._worked()
-        self._set(ended=now(), complete=complete)
-        self._save()
-        self.dataset.write(self.dataset.failures_path, self._failures())
-        self.dataset.write(self.dataset.card_path, readme.render(self.manifest))
+        with self.dataset.joining():
+            finish(self.dataset, dataclasses.replace(self._joined(), ended=now()), complete, seen, self._write)
+
+    def _change(self, change: Change) -> None:
+        self._manifest = change(self.manifest)
+        self._changes.append(change)
 
     def _worked(self) -> None:
-        seconds = round(self._seconds_before + self._clock() - self._began, 3)
-        cells = totals(self.manifest.shards).cells
-        self._set(seconds=seconds, cells_per_s=round(cells / seconds, 4) if seconds else None)
+        """Time counts from here on, or from the last call."""
+        passed, self._worked_until = self._clock() - self._worked_until, self._clock()
+        self._change(lambda m: dataclasses.replace(m, seconds=round((m.seconds or 0.0) + passed, 3)))
 
-    def _save(self) -> None:
-        shards = dict(sorted(self.manifest.shards.items()))
-        self._set(shards=shards, totals=totals(shards))
-        self.dataset.write(self.dataset.manifest_path, as_text(self.manifest.sealed()))
+    def _joined(self) -> Manifest:
+        """What the folder says, if another process wrote it last, with this one's changes."""
+        path = self.dataset.manifest_path
+        if not path.exists() or _mark(path) == self._written:
+            return self.manifest
+        found = read(path)
+        for change in self._changes:
+            found = change(found)
+        agreed = {stem: facts for stem, facts in found.shards.items() if self._own.get(stem, facts) == facts}
+        return dataclasses.replace(found, shards=found_parts(self.dataset, agreed, found.input))
+
+    def _write(self, manifest: Manifest) -> Manifest:
+        self._manifest = write_manifest(self.dataset, manifest)
+        self._written, self._changes = _mark(self.dataset.manifest_path), []
         self._saved = self._clock()
+        return self._manifest
 
-    def _set(self, **changes: object) -> None:
-        self._manifest = dataclasses.replace(self.manifest, **changes)  # type: ignore[arg-type]
 
-    def _failures(self) -> str:
-        """Derived from the timings of the shards that have any, and the shards of which no part could be made."""
-        lost = {"row_group": None, "grid_cell": "", "product_id": ""}
-        lines = [_line({**lost, **shard}) for shard in self.manifest.notes.lost_shards]
-        for stem, facts in sorted(self.manifest.shards.items()):
-            if facts.failed:
-                for timing in read_timings(self.dataset.timings(stem))[0].values():
-                    if timing.status == "failed":
-                        lines.append(_line({name: getattr(timing, name) for name in FAILURE}))
-        return "".join(lines)
+def write_manifest(dataset: Dataset, manifest: Manifest) -> Manifest:
+    """The manifest as it is written: its parts in order, with their sums.  Raises OSError."""
+    shards, seconds = dict(sorted(manifest.shards.items())), manifest.seconds
+    sums = totals(shards)
+    rate = round(sums.cells / seconds, 4) if seconds else manifest.cells_per_s
+    written = dataclasses.replace(manifest, shards=shards, totals=sums, cells_per_s=rate)
+    dataset.write(dataset.manifest_path, as_text(written.sealed()))
+    return written
+
+
+def found_parts(
+    dataset: Dataset, known: Mapping[str, ShardFacts], names: Iterable[str] | None
+) -> dict[str, ShardFacts]:
+    """Facts of the parts that lie in the folder: those known, and those of the named shards that nobody noted.
+
+    Raises OutputError where a file of timings is damaged, OSError.
+    """
+    done = dataset.done_stems()
+    found = {stem: facts for stem, facts in known.items() if stem in done}
+    for stem in {Path(name).stem for name in names or ()} & done - found.keys():
+        found[stem] = read_facts(dataset.timings(stem))
+    return found
+
+
+def finish(
+    dataset: Dataset, manifest: Manifest, complete: bool, seen: Collection[str], write: Callable[[Manifest], Manifest]
+) -> Manifest:
+    """Write manifest, list of failures and card, of the parts that are there; complete only if nobody is at work on
+    one and all shards that any process was given have one, but those ``seen`` to need none.  Raises OSError."""
+    done = dataset.done_stems()
+    lost = tuple(event for event in manifest.notes.lost_shards if Path(str(event["shard"])).stem not in done)
+    others = {stem for stem, owner in owners(dataset.work, "claim").items() if owner != dataset.process}
+    limited = manifest.settings.limit is not None
+    missing = {name for name in manifest.input or () if name not in seen and Path(name).stem not in done}
+    written = write(
+        dataclasses.replace(
+            manifest,
+            shards=found_parts(dataset, manifest.shards, manifest.input),
+            notes=dataclasses.replace(manifest.notes, lost_shards=lost),
+            complete=complete and not others and (limited or not missing),
+        )
+    )
+    dataset.write(dataset.failures_path, failures(dataset, written))
+    dataset.write(dataset.card_path, readme.render(written))
+    return written
+
+
+def failures(dataset: Dataset, manifest: Manifest) -> str:
+    """Derived from the timings of the shards that have any, and the shards of which no part could be made."""
+    lost = {"row_group": None, "grid_cell": "", "product_id": ""}
+    lines = [_line({**lost, **shard}) for shard in manifest.notes.lost_shards]
+    for stem, facts in sorted(manifest.shards.items()):
+        if facts.failed:
+            for timing in read_timings(dataset.timings(stem))[0].values():
+                if timing.status == "failed":
+                    lines.append(_line({name: getattr(timing, name) for name in FAILURE}))
+    return "".join(lines)
+
+
+def _mark(path: Path) -> tuple[int, int]:
+    state = path.stat()
+    return state.st_ino, state.st_mtime_ns
 
 
 def _line(failure: Mapping[str, object]) -> str:

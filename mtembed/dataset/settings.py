@@ -56,8 +56,8 @@ class Settings:
 
     @property
     def id(self) -> str:
-        """A short digest of all values."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """A short digest of all values, but of how shards are dealt: no byte depends on that."""
+        text = json.dumps(dataclasses.asdict(dataclasses.replace(self, shard_count=1)), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def as_json(self) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def check_same(settings: Settings, earlier: Settings, folder: str) -> None:
     differing = [
         f"{OPTION_OF.get(name, name).replace('_', '-')} was {_shown(then[name])}, is now {_shown(value)}"
         for name, value in settings.as_json().items()
-        if then[name] != value
+        if then[name] != value and name != "shard_count"
     ]
     if differing:
         raise SettingsError(

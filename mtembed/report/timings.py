@@ -129,7 +129,7 @@ def load(root: Path, most_cells: int = MOST_CELLS) -> DatasetTimings:
     if not paths:
         raise UsageError(f"{root} is not a dataset made by mtembed: name the --output folder of a run")
     unfinished = (root / WORK).is_dir()
-    journals = {path.stem: read_journal(path) for path in sorted((root / WORK).glob("*.journal"))}
+    journals = {stem: max(map(read_journal, paths), key=len) for stem, paths in Dataset(root).journals().items()}
     manifests = [read_manifest(path) for path in paths]
     facts = {stem: known for manifest in manifests for stem, known in manifest.shards.items()}
     owner = {stem: i for i, manifest in enumerate(manifests) for stem in manifest.shards}

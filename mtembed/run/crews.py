@@ -60,7 +60,7 @@ def crews(
     on_gpu: frozenset[str] = frozenset(),
     start: Start = process.start,
 ) -> Crews:
-    """The crews of a run whose folder is locked, one ring for each lane.
+    """The crews of a run that has joined its folder, one ring for each lane.
 
     ``on_gpu`` are the encodings that decode workers leave to the GPU; ``start`` starts all workers, so that another
     one than the product's may do the work of a kind (benchmarks).
@@ -68,7 +68,7 @@ def crews(
     shared = tuple((ring.fd, ring.shape) for ring in rings)
     descriptors = [ring.fd for ring in rings]
     decoding, writing = Job(shared, _decoding(plan, settings, on_gpu)), Job(shared, _writing(plan, settings))
-    lock = plan.dataset.lock_fd
+    held = plan.dataset.members.fd
 
     def start_decoder(name: str, lane: int) -> Worker:
         return start("decode", name, decoding, descriptors)
@@ -78,10 +78,10 @@ def crews(
         return start("device", name, Job(shared, job), descriptors, device_environment(job))
 
     def start_writer(name: str, lane: int) -> Worker:
-        return start("write", name, writing, [*descriptors, lock], WRITER_ENVIRONMENT)
+        return start("write", name, writing, [*descriptors, held], WRITER_ENVIRONMENT)
 
     def start_finisher(name: str, lane: int) -> Worker:
-        return start("finish", name, writing, [*descriptors, lock], WRITER_ENVIRONMENT)
+        return start("finish", name, writing, [*descriptors, held], WRITER_ENVIRONMENT)
 
     return Crews(
         decode=CrewSpec(start_decoder, sizes.crews.decode, DECODE_CREDIT),
@@ -114,6 +114,7 @@ def _writing(plan: Plan, settings: Settings) -> WriteJob:
         root=plan.dataset.root,
         index=plan.dataset.index,
         count=plan.dataset.count,
+        process=plan.dataset.process,
         dim=plan.spec.dim,
         dtype=settings.dtype,
         extras=settings.extras,

@@ -7,6 +7,7 @@ from mtembed.run import requeue
 from mtembed.run.cells import Decoding
 from mtembed.run.flow import Flow
 from mtembed.run.lanes import Lane
+from mtembed.run.others import next_shard
 from mtembed.run.shard_order import OPENED_AHEAD, parts_open
 
 
@@ -25,9 +26,12 @@ def _deal_shards(flow: Flow) -> None:
     """Open shards ahead of need, as long as lanes lack cells and not too many parts are open."""
     crew = flow.crews["decode"]
     opening = sum(isinstance(task, PlanTask) for worker in crew.workers for task in worker.tasks.values())
-    while (shard := flow.order.peek()) is not None:
+    while flow.order.peek() is not None:
         enough = opening + flow.order.ahead >= OPENED_AHEAD or not flow.lanes.need_cells()
         if enough or len(flow.parts.open) >= parts_open(len(flow.lanes)):
+            return
+        shard = next_shard(flow)
+        if shard is None:
             return
         task = PlanTask(shard, flow.work.shards[shard])
         worker = crew.least_loaded(alone=flow.suspects.must_be_alone(requeue.suspect_of(task)))

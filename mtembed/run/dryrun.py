@@ -208,7 +208,9 @@ def _finished(plan: Plan) -> dict[int, tuple[int, int]]:
 
 
 def _journalled(plan: Plan, index: int) -> int:
-    return len(read_journal(plan.dataset.journal(printable(plan.shards[index].stem)))) if plan.earlier else 0
+    """Cells that are safe in the journal of an unfinished part."""
+    journals = plan.dataset.journals().get(printable(plan.shards[index].stem), ()) if plan.earlier else ()
+    return max((len(read_journal(path)) for path in journals), default=0)
 
 
 # -- time -----------------------------------------------------------------------------------------------------------

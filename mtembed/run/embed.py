@@ -1,4 +1,4 @@
-"""One run from options to a finished dataset: look, lock, resume, lay out, run the pipeline, keep the record."""
+"""One run from options to a finished dataset: look, join, resume, lay out, run the pipeline, keep the record."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from mtembed.run.crews import Crews, Start, crews
 from mtembed.run.decoder_choice import choose
 from mtembed.run.dryrun import Estimate, estimate
 from mtembed.run.fetch import fetch
-from mtembed.run.flow import Callbacks, Work
 from mtembed.run.gpus import told, usable_gpus
 from mtembed.run.pipeline import Pipeline
 from mtembed.run.plan import Plan, plan, seen_again
@@ -31,6 +30,8 @@ from mtembed.run.resume import Remaining, beginning, remaining, without
 from mtembed.run.roofline import measure
 from mtembed.run.selected import chosen
 from mtembed.run.sizes import Sizes, sizes
+from mtembed.run.taking import Shared
+from mtembed.run.work import Callbacks, Work
 from mtembed.types import Roofline, RunSummary, Weights
 
 Tick = Callable[[Progress], None]
@@ -71,35 +72,47 @@ class Run:
         dataset, began = self.plan.dataset, time.monotonic()
         weights = fetch(self.plan, self._on_note)
         require_ours(dataset, self.plan.stems)
-        with dataset.locked():
+        with dataset.joined(self.plan.config.lease):
             try:
-                return self._locked(weights, began)
+                return self._joined(weights, began)
             except OSError as error:
                 raise OutputError(output_problem(dataset.root, error)) from error
 
-    def _locked(self, weights: Weights, began: float) -> RunSummary:
-        plan = seen_again(self.plan)
-        gpus = usable_gpus(plan.config, plan.made_with)
-        settings = resolve(plan.config, plan.spec, plan.source, weights, plan.made_with, gpus)
-        layout = sizes(plan, settings, weights)
-        choice = chosen(plan)
-        plan = dataclasses.replace(plan, warnings=(*plan.warnings, *choice.warnings))
-        if plan.config.fresh:
-            clear(plan.dataset)
-        left = without(remaining(plan, settings, self._remake), choice.empty)
-        for stem in left.damaged:
-            self._on_note(f"the part {stem} is not as it was written: it is made again")
-            plan.dataset.discard(stem)
-        self.record.begin(beginning(plan, settings, left))
+    def _joined(self, weights: Weights, began: float) -> RunSummary:
+        plan, settings, layout, left = self._begun(weights)
         plan.dataset.create()
-        for warning in (*plan.warnings, told(gpus, settings.device)):
-            if warning:
-                self._on_note(warning)
         if left.shards:
             self._embed(plan, settings, layout, left)
         elif not plan.dataset.failures_path.exists():
-            self.record.close(complete=True, worked=False)
+            self.record.close(complete=True, worked=False, seen=plan.names)
         return self._summary(time.monotonic() - began)
+
+    def _begun(self, weights: Weights) -> tuple[Plan, Settings, Sizes, Remaining]:
+        """What is to be done, with settings that all processes share, noted in the manifest."""
+        dataset, fresh = self.plan.dataset, self.plan.config.fresh
+        if fresh:
+            dataset.require_alone()
+        while True:
+            plan = self.plan if fresh else seen_again(self.plan)
+            gpus = usable_gpus(plan.config, plan.made_with)
+            settings = resolve(plan.config, plan.spec, plan.source, weights, plan.made_with, gpus)
+            layout = sizes(plan, settings, weights)
+            choice = chosen(plan)
+            if fresh:
+                clear(dataset)
+                fresh = False
+            left = without(remaining(plan, settings, self._remake), choice.empty)
+            with dataset.joining():
+                again = seen_again(dataclasses.replace(plan, warnings=(*plan.warnings, *choice.warnings)))
+                if again.made_with == plan.made_with:  # else another process has begun meanwhile
+                    self.record.begin(beginning(again, settings, left))
+                    break
+        for stem in left.damaged:
+            self._on_note(f"the part {stem} is not as it was written: it is made again")
+        for warning in (*again.warnings, told(gpus, settings.device)):
+            if warning:
+                self._on_note(warning)
+        return again, settings, layout, left
 
     def _embed(self, plan: Plan, settings: Settings, layout: Sizes, left: Remaining) -> None:
         with ExitStack() as stack:
@@ -115,6 +128,7 @@ class Run:
                 crew.by_kind(),
                 [layout.ring.slots] * layout.lanes,
                 Callbacks(self.record.part, self._noted, self._tick),
+                Shared(plan.dataset, plan.every_stem, left.redo, left.damaged),
                 check=self.record.manifest.notes.precision_check is None,
                 max_failures=plan.config.max_failures,
                 stall_timeout=plan.config.stall_timeout,
@@ -162,6 +176,7 @@ class Run:
             self.record.close(
                 complete=pipeline is not None and pipeline.finished and not pipeline.lost,
                 worked=pipeline is not None and pipeline.progress.done > 0,
+                seen=self.plan.names,
             )
 
     def _idle(self) -> str:

@@ -12,8 +12,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from mtembed.messages import (
@@ -44,32 +42,13 @@ from mtembed.run.parts import Part, Parts
 from mtembed.run.process import Worker
 from mtembed.run.progress import Progress
 from mtembed.run.requeue import Suspects
-from mtembed.run.shard_order import ShardOrder
+from mtembed.run.shard_order import Opened, ShardOrder
+from mtembed.run.taking import Taking
+from mtembed.run.work import Callbacks, Work
 from mtembed.text import printable
-from mtembed.types import CellTiming, PartInfo, ShardFacts, ShardListing
+from mtembed.types import CellTiming, PartInfo, ShardListing
 
 State = TypeVar("State", bound=CellState)
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What is to be done: shards by index (only ``mine`` are embedded), those done already with their numbers of
-    selected cells, the limit on cells.  ``retry``: failed cells of earlier starts are tried again."""
-
-    shards: Sequence[Path]
-    mine: frozenset[int]
-    done: Mapping[int, int]
-    limit: int | None = None
-    retry: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Callbacks:
-    """Who is told: of the facts of every finished part, of what workers say, and of the progress at every turn."""
-
-    part: Callable[[ShardFacts], None] = lambda facts: None
-    note: Callable[[Note], None] = lambda note: None
-    progress: Callable[[Progress], None] = lambda progress: None
 
 
 class Flow:
@@ -81,11 +60,14 @@ class Flow:
         crews: Mapping[str, CrewSpec],
         slots: Sequence[int],
         callbacks: Callbacks,
+        taking: Taking,
         *,
         check: bool,
         max_failures: float,
     ) -> None:
         self.work = work
+        self.taking = taking
+        self.theirs: dict[int, Opened | None] = {}  # shards of other processes; what of them is known here
         self.callbacks = callbacks
         self.check = check  # whether the error against fp32 is still to be asked for
         self.checked: Key | None = None  # the cell it was asked for with
@@ -107,8 +89,8 @@ class Flow:
 
     @property
     def finished(self) -> bool:
-        """Whether every shard of this run has its part, or is lost."""
-        return self.order.finished and not self.parts.open
+        """Whether every shard of this run has its part, whoever made it, or is lost."""
+        return self.order.finished and not self.parts.open and not self.theirs
 
     @property
     def workers(self) -> list[Worker]:
@@ -133,7 +115,14 @@ class Flow:
         """A shard is open, or cannot be opened: those whose turn it is get their parts."""
         self.restarts.progressed()
         self.tell(tuple(map(MetadataOdd, listing.notes)))
-        for opened, cells in self.order.opened(listing):
+        self.begin(self.order.opened(listing))
+
+    def begin(self, accepted: Iterable[Opened]) -> None:
+        """Shards whose turn it is: parts for those that are this process's."""
+        for opened, cells in accepted:
+            if opened.shard in self.theirs:
+                self.theirs[opened.shard] = (opened, cells)
+                continue
             path = self.work.shards[opened.shard]
             info = PartInfo(opened.shard, printable(path.name), printable(path.stem), opened.fingerprint)
             lane = self.lanes.least_loaded()
@@ -237,10 +226,14 @@ class Flow:
         self.progress.shards_done += 1
         self.progress.failed_shards += bool(part.error)
         self.callbacks.part(message.facts)
+        self.taking.release(part.info.shard)
         self.failures.shard(part.error)
 
     def _part_failed(self, task: Task, message: PartFailed) -> None:
         self.forget(task)
+        if message.taken:
+            self.give_up(message.key[0])
+            return
         stage = "write" if isinstance(task, (AppendTask, FinishTask)) else "open"
         self.lose(message.key[0], stage, message.error)
 
@@ -274,9 +267,29 @@ class Flow:
 
         Its cells that workers hold are forgotten when they answer.
         """
-        part = self.parts.lose(shard)
+        part = self._drop(shard)
         if part is None:
             return
+        self.parts.lost += 1
+        self.progress.failed_shards += 1
+        self.restarts.progressed()
+        self.callbacks.note(ShardLost(part.info.name, stage, error))
+        self.taking.release(shard)
+        self.failures.shard(error)
+
+    def give_up(self, shard: int) -> None:
+        """Another process has taken a shard over: its part is not made here."""
+        part = self._drop(shard)
+        self.theirs[shard] = None
+        if part is not None:
+            listing = ShardListing(shard, part.info.fingerprint, part.cells, part.error)
+            self.theirs[shard] = (listing, part.cells)
+
+    def _drop(self, shard: int) -> Part | None:
+        """Take out a part, with its cells and what is still to be written of it; None when it is gone already."""
+        part = self.parts.open.pop(shard, None)
+        if part is None:
+            return None
         if not part.opened:
             self.lanes[part.lane].promised -= len(part.cells)
         self.lanes.forget(shard)
@@ -284,10 +297,7 @@ class Flow:
         for task in self.crews["write"].drop(shard):
             self.forget(task)
         self.progress.known -= len(part.left)
-        self.progress.failed_shards += 1
-        self.restarts.progressed()
-        self.callbacks.note(ShardLost(part.info.name, stage, error))
-        self.failures.shard(error)
+        return part
 
     def forget(self, task: Task) -> None:
         """A task that nobody holds any more and that is not to be done: its slot is free."""

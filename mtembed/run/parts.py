@@ -31,7 +31,7 @@ class Part:
 
 
 class Parts:
-    """The parts of a run by their shard: those ``open``, and how many are ``lost``."""
+    """The parts of a run by their shard: those ``open``, and how many were ``lost``."""
 
     def __init__(self) -> None:
         self.open: dict[int, Part] = {}
@@ -47,9 +47,3 @@ class Parts:
     def of_writer(self, writer: int) -> list[Part]:
         """Those whose journals a writer has open."""
         return [part for part in self.open.values() if part.writer == writer and part.opened and not part.closed]
-
-    def lose(self, shard: int) -> Part | None:
-        """Take out a part that cannot be made; None when it is gone already."""
-        part = self.open.pop(shard, None)
-        self.lost += part is not None
-        return part

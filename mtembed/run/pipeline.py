@@ -14,16 +14,20 @@ from mtembed.run.cells import Decoding, Filled
 from mtembed.run.channel import wait
 from mtembed.run.crew import CrewSpec, Reaped
 from mtembed.run.deal import deal
-from mtembed.run.flow import Callbacks, Flow, Work, place_of
+from mtembed.run.flow import Flow, place_of
 from mtembed.run.lanes import DEVICE_ERRORS
+from mtembed.run.others import look_again
 from mtembed.run.process import Worker, close_all, error_of, start_patience_s
 from mtembed.run.progress import Progress
 from mtembed.run.requeue import DEATHS_ALLOWED, Verdict, verdict
+from mtembed.run.taking import Alone, Taking
+from mtembed.run.work import Callbacks, Work
 from mtembed.text import printable
 from mtembed.types import CellTiming, Fingerprint, ShardListing
 
 TICK_S = 0.25  # the longest the parent sleeps; a dead worker wakes it at once
 EXIT_S = 0.05  # a process is gone so soon after its stream, if it does not hold a GPU; nobody waits for longer
+LOOK_S = 1.0  # between two looks at what other processes have
 STOP_GRACE_S = 8.0  # after a first signal, what is in flight has so long to finish
 
 
@@ -36,17 +40,20 @@ class Pipeline:
         crews: Mapping[str, CrewSpec],
         slots: Sequence[int],
         callbacks: Callbacks,
+        taking: Taking | None = None,
         *,
         check: bool = False,
         max_failures: float = 1.0,
         stall_timeout: float = 300.0,
         tick_s: float = TICK_S,
     ) -> None:
-        self.flow = Flow(work, crews, slots, callbacks, check=check, max_failures=max_failures)
+        """``taking``: where other processes work on the same shards."""
+        self.flow = Flow(work, crews, slots, callbacks, taking or Alone(), check=check, max_failures=max_failures)
         self._callbacks = callbacks
         self._stall_timeout = stall_timeout
         self._tick_s = tick_s
         self._stop_at: float | None = None
+        self._looked = 0.0
 
     @property
     def progress(self) -> Progress:
@@ -75,9 +82,19 @@ class Pipeline:
                     self._receive(channels[channel])
                 self._end_stalled()
                 self._reap_gone()
+                self._share()
                 self._report()
         finally:
             close_all(flow.workers)
+
+    def _share(self) -> None:
+        """Stay one of those who work on these shards, and notice what the others do."""
+        flow = self.flow
+        for shard in flow.taking.renew(flow.progress):
+            flow.give_up(shard)
+        if flow.theirs and self._stop_at is None and time.monotonic() - self._looked >= LOOK_S:
+            look_again(flow)
+            self._looked = time.monotonic()
 
     def stop(self) -> None:
         """Take no more cells; ``run`` returns when what is in flight is safe, or after a grace."""
@@ -115,6 +132,9 @@ class Pipeline:
         progress.ready = sum(len(lane.ready) for lane in flow.lanes)
         progress.free = sum(len(lane.free) for lane in flow.lanes)
         progress.stopping = self._stop_at is not None
+        progress.theirs = len(flow.theirs)
+        progress.open_parts = len(flow.parts.open)
+        progress.open_cells = sum(len(part.cells) for part in flow.parts.open.values())
         progress.observe(flow.workers, unopened=flow.order.unopened)
         self._callbacks.progress(progress)
 

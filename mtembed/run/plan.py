@@ -49,8 +49,18 @@ class Plan:
 
     @property
     def stems(self) -> tuple[str, ...]:
-        """Stems of the parts that this process makes."""
+        """Stems of the parts that this process may make."""
         return tuple(printable(self.shards[index].stem) for index in self.mine)
+
+    @property
+    def every_stem(self) -> tuple[str, ...]:
+        """Stems of the parts of all shards."""
+        return tuple(printable(path.stem) for path in self.shards)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all shards."""
+        return tuple(printable(path.name) for path in self.shards)
 
 
 def plan(config: RunConfig) -> Plan:
@@ -85,7 +95,7 @@ def _plan(config: RunConfig) -> Plan:
         mine=tuple(range(config.shard_index, len(shards), config.shard_count)),
         first_cell=first,
         dataset=dataset,
-        earlier=_earlier(config, dataset),
+        earlier=None if config.fresh else _earlier(dataset),
         selection=selection,
         warnings=_warnings(config, spec, shards, first),
     )
@@ -102,14 +112,12 @@ def _require_room(size: int, first: FirstCell) -> None:
 
 
 def seen_again(plan: Plan) -> Plan:
-    """The plan with the manifest as it is now that the folder is locked."""
-    return replace(plan, earlier=_earlier(plan.config, plan.dataset))
+    """The plan with the manifest as it is now, whoever wrote it."""
+    return replace(plan, earlier=_earlier(plan.dataset))
 
 
-def _earlier(config: RunConfig, dataset: Dataset) -> Manifest | None:
-    if config.fresh or not os.path.lexists(dataset.manifest_path):
-        return None
-    return manifest.read(dataset.manifest_path)
+def _earlier(dataset: Dataset) -> Manifest | None:
+    return manifest.read(dataset.manifest_path) if os.path.lexists(dataset.manifest_path) else None
 
 
 def _warnings(config: RunConfig, spec: ModelSpec, shards: Sequence[Path], first: FirstCell) -> tuple[str, ...]:

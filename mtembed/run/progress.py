@@ -16,6 +16,7 @@ ADVICE = {
     "device": "the model limits the run: the device is busy, everything else waits for it",
     "write": "writing limits the run: a faster disk for --output would help",
     "start": "starting: workers are loading",
+    "others": "waiting: what is left is in the hands of other processes",
 }
 
 
@@ -25,7 +26,8 @@ class Progress:
 
     ``most`` is what ``known`` can grow to at most (None: no limit).  ``busy`` holds each kind of worker's share of time
     with work at hand, 0..1, over the last second or so; ``devices`` each device worker's.  Finishing parts counts as
-    writing; ``clock`` counts seconds.  ``failed_shards`` could not be opened, or no part could be made of them.
+    writing; ``clock`` counts seconds.  ``failed_shards`` could not be opened, or no part could be made of them;
+    ``theirs`` are in the hands of other processes; ``open_parts`` have ``open_cells``.
     """
 
     shards: int = 0
@@ -42,6 +44,9 @@ class Progress:
     free: int = 0
     slots: int = 0
     unopened: int = 0
+    theirs: int = 0
+    open_parts: int = 0
+    open_cells: int = 0
     most: int | None = None
     stopping: bool = False
     limiting: str = "start"
@@ -66,6 +71,11 @@ class Progress:
         else:
             self.failed += 1
         self.bytes_in += timing.bytes_in
+
+    def elsewhere(self) -> None:
+        """Another process has finished a shard."""
+        self.shards_done += 1
+        self._shards_before += 1
 
     def observe(self, workers: Iterable[Worker], unopened: int) -> None:
         """Look at the workers about once a second: share of time each kind was busy, and what limits."""
@@ -96,7 +106,7 @@ class Progress:
     @property
     def total(self) -> int:
         """Cells of this start, shards not yet opened counted like the average of those opened."""
-        opened = max(1, self.shards - self._shards_before - self.unopened)
+        opened = max(1, self.shards - self._shards_before - self.unopened - self.theirs)
         total = self.known + round(self.known / opened * self.unopened)
         return total if self.most is None else min(total, max(self.most, self.known))
 
@@ -131,6 +141,8 @@ class Progress:
         self._busy_before = busy
 
     def _limiting(self) -> str:
+        if self.theirs and not (self.ready or self.unopened or self.remaining):
+            return "others"
         if not self.done and not self.failed:
             return "start"
         if self.ready or self.busy.get("device", 0) > 0.9:

@@ -12,6 +12,7 @@ from mtembed.dataset.atomic import sha256_of
 from mtembed.dataset.folder import Dataset
 from mtembed.dataset.manifest import Manifest
 from mtembed.dataset.origin import begin, carried_on
+from mtembed.dataset.record import found_parts
 from mtembed.dataset.settings import Settings, check_same
 from mtembed.dataset.timings import read_facts
 from mtembed.errors import OutputError, SettingsError
@@ -24,12 +25,14 @@ from mtembed.types import Fingerprint, ShardFacts
 class Remaining:
     """``done``: shards that need no more work, by index, with their number of selected cells; ``kept``: facts of the
     parts of this process, by stem; ``shards``: indexes of this process that are still to be embedded; ``damaged``:
-    stems among these whose part is there and not as it was written, so that it must be made again."""
+    stems among these whose part is there and not as it was written, so that it must be made again; ``redo``: these,
+    and those whose failed cells are tried again."""
 
     done: Mapping[int, int]
     kept: Mapping[str, ShardFacts]
     shards: tuple[int, ...]
     damaged: tuple[str, ...] = ()
+    redo: tuple[str, ...] = ()
 
 
 def remaining(plan: Plan, settings: Settings, remake: Collection[str] = ()) -> Remaining:
@@ -48,7 +51,7 @@ def remaining(plan: Plan, settings: Settings, remake: Collection[str] = ()) -> R
         # the limit counts the cells of all processes in shard order, so their parts matter too
         if stem not in present or not (mine or settings.limit is not None):
             continue
-        facts = kept.get(stem) or _told(plan.dataset, stem)
+        facts = _facts(plan, stem, kept.get(stem))
         if mine and (facts is None or stem in remake or _damaged(plan, stem, facts)):
             damaged.append(stem)
             kept.pop(stem, None)
@@ -60,7 +63,17 @@ def remaining(plan: Plan, settings: Settings, remake: Collection[str] = ()) -> R
             kept[stem] = facts
         if not (plan.config.retry_failed and facts.failed):
             done[index] = facts.cells + facts.failed
-    return Remaining(done, kept, tuple(index for index in plan.mine if index not in done), tuple(damaged))
+    left = tuple(index for index in plan.mine if index not in done)
+    redo = tuple(stem for index in left if (stem := plan.every_stem[index]) in present)
+    return Remaining(done, kept, left, tuple(damaged), redo)
+
+
+def _facts(plan: Plan, stem: str, recorded: ShardFacts | None) -> ShardFacts | None:
+    """What is known of a part: by the manifest, or where that may be behind, because others are at work, by its
+    timings."""
+    if recorded is not None and not (plan.dataset.others and _damaged(plan, stem, recorded)):
+        return recorded
+    return _told(plan.dataset, stem)
 
 
 def _told(dataset: Dataset, stem: str) -> ShardFacts | None:
@@ -99,7 +112,7 @@ def _check_settings(plan: Plan, settings: Settings) -> None:
     folder = str(plan.dataset.root)
     if plan.earlier:
         check_same(settings, plan.earlier.settings, folder)
-        if settings.limit is not None and plan.earlier.input != _names(plan):
+        if settings.limit is not None and plan.earlier.input != plan.names:
             raise SettingsError(f"{folder} was made with --limit from other shards: name the same ones, or use --fresh")
     for path in plan.dataset.manifests():
         if path != plan.dataset.manifest_path:
@@ -109,15 +122,13 @@ def _check_settings(plan: Plan, settings: Settings) -> None:
 def beginning(plan: Plan, settings: Settings, left: Remaining) -> Manifest:
     """The manifest of this start, with what earlier ones left in it."""
     first = begin(plan.spec, settings, (plan.first_cell.rows, plan.first_cell.cols), plan.warnings)
-    names = _names(plan)
+    names, earlier = plan.names, plan.earlier
     if settings.limit is None:
         mine = tuple(names[index] for index in plan.mine)
-        names = tuple(dict.fromkeys((*(plan.earlier.input or () if plan.earlier else ()), *mine)))
-    return carried_on(first, plan.earlier, shards=left.kept, names=names, complete=not left.shards)
-
-
-def _names(plan: Plan) -> tuple[str, ...]:
-    return tuple(printable(path.name) for path in plan.shards)
+        names = tuple(dict.fromkeys((*(earlier.input or () if earlier else ()), *mine)))
+    known = {**(earlier.shards if earlier else {}), **left.kept}
+    shards = found_parts(plan.dataset, {stem: known[stem] for stem in known.keys() - {*left.damaged}}, ())
+    return carried_on(first, earlier, shards=shards, names=names, complete=not left.shards)
 
 
 def _check_unchanged(path: Path, then: Fingerprint) -> None:

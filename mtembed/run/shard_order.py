@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping
 
 from mtembed.types import Cell, ShardListing
 
+Opened = tuple[ShardListing, tuple[Cell, ...]]
+"""A shard that is open, and which of its cells are wanted."""
 OPENED_AHEAD = 2  # shards that are being opened, or are open before their turn
 PARTS_OPEN = 6  # parts that may be open or waiting to be finished, and two more per lane
 
@@ -62,13 +64,34 @@ class ShardOrder:
         if shard in self._to_accept:
             self._to_open.appendleft(shard)
 
-    def opened(self, listing: ShardListing) -> list[tuple[ShardListing, tuple[Cell, ...]]]:
+    def awaits(self, shard: int) -> bool:
+        """Whether a shard has not had its turn."""
+        return shard in self._to_accept
+
+    def set_aside(self, shard: int) -> None:
+        """Another process has it: it is not opened here.  With a limit its cells are counted, so then it is."""
+        if self._limit is None:
+            self._to_open.remove(shard)
+            self._to_accept.remove(shard)
+
+    def bring_back(self, shard: int) -> None:
+        """A shard that was set aside is to be opened next."""
+        self._to_open.appendleft(shard)
+        self._to_accept.appendleft(shard)
+
+    def done_elsewhere(self, shard: int, cells: int) -> list[Opened]:
+        """Another process has finished a shard that was still to be opened; returns what ``opened`` does."""
+        self._to_open.remove(shard)
+        self._done[shard] = cells
+        return self._accept()
+
+    def opened(self, listing: ShardListing) -> list[Opened]:
         """A shard was opened, or could not be: those of this process whose turn it is now, with their wanted cells."""
         if listing.shard in self._to_accept:  # else the limit was reached meanwhile
             self._opened[listing.shard] = listing
         return self._accept()
 
-    def _accept(self) -> list[tuple[ShardListing, tuple[Cell, ...]]]:
+    def _accept(self) -> list[Opened]:
         accepted = []
         while self._to_accept and not self._full():
             shard = self._to_accept[0]

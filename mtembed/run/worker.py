@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mtembed.errors import CellError, MtembedError, OutputError, PartError
+from mtembed.errors import CellError, MtembedError, OutputError, PartError, PartTaken
 from mtembed.messages import (
     Appended,
     AppendTask,
@@ -203,7 +203,7 @@ def of_part(work: WriteJob, task: Any, handle: Callable[[Any], Any]) -> Any:
     except Exception as error:
         if isinstance(error, MtembedError) and not isinstance(error, PartError):
             raise
-        return PartFailed(task, describe(error))
+        return PartFailed(task, describe(error), taken=isinstance(error, PartTaken))
 
 
 def prober(name: str, job: Job, send: Callable[[Any], None]) -> Service:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from mtembed.check.verify import sentence, verify
 from mtembed.cli.app import main
+from mtembed.dataset.folder import Dataset
 from mtembed.dataset.manifest import totals
 from mtembed.errors import UsageError
 from mtembed.run.embed import embed
@@ -48,17 +48,15 @@ def test_half_precision_without_border_shift_is_right(tmp_path: Path) -> None:
 
 def test_a_dataset_in_work_is_said_to_be(root: Path) -> None:
     """What is finished is right; what a run is still making is no problem."""
-    lock = root / ".mtembed" / "lock"
-    lock.parent.mkdir()
-    (lock.parent / "part_00002.journal").touch()
+    (root / ".mtembed").mkdir()
+    (root / ".mtembed/part_00002.journal").touch()
     for name in ("failures.jsonl", "README.md"):
         (root / name).unlink()
     with editing(root / "manifest.json") as manifest:
         manifest["complete"] = False
         del manifest["shards"]["part_00001"]  # finished since the manifest was written
         manifest["totals"] = dataclasses.asdict(totals(_facts(manifest)))
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with Dataset(root).joined():
         verdict = verify(root)
         assert verdict.lines() == []
         assert sentence(verdict).startswith("a run is working here; finished parts are right: 27 embeddings of 3 cells")

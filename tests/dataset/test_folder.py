@@ -1,8 +1,8 @@
-"""The output folder: its lock, files that become whole, links in their way, and what of it is mtembed's."""
+"""The output folder: files that become whole, links in their way, and what of it is mtembed's."""
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import os
 from pathlib import Path
 
@@ -31,47 +31,31 @@ OURS = {
 }  # fmt: skip
 
 
-# -- the lock ---------------------------------------------------------------------------------------------------------
+# -- joining and leaving ----------------------------------------------------------------------------------------------
 
 
 def test_a_folder_into_which_nothing_came_is_not_left(tmp_path: Path) -> None:
-    with Dataset(tmp_path / "deeper" / "out").locked():
-        assert (tmp_path / "deeper/out/.mtembed/lock").is_file()
+    with Dataset(tmp_path / "deeper" / "out").joined():
+        assert len(files(tmp_path / "deeper/out/.mtembed")) == 1
     assert not list(tmp_path.iterdir())
 
 
 def test_folders_that_were_there_stay(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with Dataset(tmp_path / "out").locked():
+    with Dataset(tmp_path / "out").joined():
         pass
     assert (tmp_path / "out").is_dir() and not list((tmp_path / "out").iterdir())
 
 
-def test_processes_that_share_a_folder_have_locks_of_their_own(tmp_path: Path) -> None:
-    with Dataset(tmp_path, 0, 2).locked(), Dataset(tmp_path, 1, 2).locked():
-        assert files(tmp_path) == {".mtembed/lock-0-of-2", ".mtembed/lock-1-of-2"}
-
-
-def test_what_a_killed_process_was_writing_is_swept_by_the_next_one_of_its_number(tmp_path: Path) -> None:
-    with Dataset(tmp_path, 0, 2).locked():
-        left = [Dataset(tmp_path, 0, 2).unfinished(), Dataset(tmp_path, 1, 2).unfinished()]
-        with Dataset(tmp_path, 1, 2).locked():
-            assert [path.exists() for path in left] == [True, False]
-    assert not left[0].exists()
-
-
-@pytest.mark.parametrize(
-    "text", ["", "[", '{"pid": 1}', '{"pid": "\\u001b[31m", "host": "a", "since": "b"}', "[" * 4096]
-)
-def test_a_lock_may_say_anything_about_its_holder(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtembed.dataset.folder.LOCK_PATIENCE_S", 0.0)
-    (tmp_path / ".mtembed").mkdir()
-    (tmp_path / ".mtembed/lock").write_text(text)
-    with (tmp_path / ".mtembed/lock").open("r+") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(LockedError, match="in use by another process: wait") as caught, Dataset(tmp_path).locked():
-            pass
-    assert "\x1b" not in str(caught.value)
+def test_what_a_process_was_writing_goes_with_it(tmp_path: Path) -> None:
+    one, two = Dataset(tmp_path), Dataset(tmp_path, 1, 2)
+    with one.joined():
+        left = one.unfinished()
+        with two.joined():
+            gone = two.unfinished()
+            assert len(one.others) == len(two.others) == 1
+        assert left.exists() and not gone.exists() and one.others == []
+    assert not left.exists()
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
@@ -88,29 +72,17 @@ def test_no_link_is_followed_to_write(tmp_path: Path) -> None:
     assert (tmp_path / "victim").read_text() == "mine" and (tmp_path / "page.html").read_text() == "new"
 
 
-def test_a_lock_or_a_work_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
+def test_a_work_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "victim").mkdir()
     (tmp_path / "out").mkdir()
     (tmp_path / "out/.mtembed").symlink_to(tmp_path / "victim")
-    with pytest.raises(OutputError, match="a link stands in the way"), Dataset(tmp_path / "out").locked():
-        pass
-    (tmp_path / "out/.mtembed").unlink()
-    (tmp_path / "out/.mtembed").mkdir()
-    (tmp_path / "out/.mtembed/lock").symlink_to(tmp_path / "victim/file")
-    with pytest.raises(OutputError, match="a link stands in the way"), Dataset(tmp_path / "out").locked():
+    with pytest.raises(OutputError, match="a link stands in the way"), Dataset(tmp_path / "out").joined():
         pass
     assert not list((tmp_path / "victim").iterdir())
 
 
-def test_a_lock_that_is_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
-    (tmp_path / ".mtembed").mkdir()
-    os.mkfifo(tmp_path / ".mtembed/lock")
-    with pytest.raises(OutputError, match="not a regular file"), Dataset(tmp_path).locked():
-        pass
-
-
 def test_scratch_files_are_new_and_never_the_same(tmp_path: Path) -> None:
-    with Dataset(tmp_path).locked():
+    with Dataset(tmp_path).joined():
         made = {Dataset(tmp_path).unfinished() for _ in range(20)}
         assert len(made) == 20 and all(path.is_file() and path.stat().st_size == 0 for path in made)
 
@@ -165,7 +137,7 @@ def test_fresh_removes_what_manifests_list_and_nothing_else(dataset: Dataset) ->
     assert files(dataset.root) == OURS
     for name in ("embeddings/mine.parquet", "timings/mine.parquet", "notes.txt"):
         (dataset.root / name).write_text("mine")
-    with dataset.locked():
+    with dataset.joined():
         dataset.journal("part_9").write_text("of an unfinished run")
         clear(dataset)
     assert files(dataset.root) == {"embeddings/mine.parquet", "timings/mine.parquet", "notes.txt"}
@@ -174,7 +146,7 @@ def test_fresh_removes_what_manifests_list_and_nothing_else(dataset: Dataset) ->
 def test_fresh_removes_nothing_through_a_link(dataset: Dataset, tmp_path: Path) -> None:
     (dataset.root / "embeddings").rename(tmp_path / "elsewhere")
     (dataset.root / "embeddings").symlink_to(tmp_path / "elsewhere")
-    with dataset.locked(), pytest.raises(OSError, match="symbolic links"):
+    with dataset.joined(), pytest.raises(OSError, match="symbolic links"):
         clear(dataset)
     assert len(list((tmp_path / "elsewhere").iterdir())) == 2 and dataset.manifest_path.exists()
 
@@ -183,18 +155,22 @@ def test_fresh_removes_nothing_through_a_link(dataset: Dataset, tmp_path: Path) 
 def test_fresh_removes_nothing_beside_a_running_process(
     dataset: Dataset, mine: tuple[int, int], other: tuple[int, int]
 ) -> None:
-    with Dataset(dataset.root, *other).locked():
+    with Dataset(dataset.root, *other).joined():
         fresh = Dataset(dataset.root, *mine)
-        with fresh.locked(), pytest.raises(LockedError, match="--fresh removes nothing beside it"):
+        with fresh.joined(), pytest.raises(LockedError, match="--fresh removes nothing beside it"):
             clear(fresh)
     assert files(dataset.root) == OURS
 
 
-def test_a_lock_that_nobody_holds_stops_nobody(dataset: Dataset) -> None:
-    with dataset.locked():
-        (dataset.work / "lock-0-of-2").write_text("of a process that was killed")
-        clear(dataset)
-    assert not files(dataset.root) - {".mtembed/lock-0-of-2"}
+def test_a_process_that_was_killed_stops_nobody(dataset: Dataset) -> None:
+    killed = Dataset(dataset.root)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(killed.joined())
+        os.close(killed.members.fd)
+        with dataset.joined():
+            clear(dataset)
+        killed.members.fd = os.open(dataset.root, os.O_RDONLY)
+    assert not files(dataset.root)
 
 
 def test_one_of_several_processes_removes_its_own(tmp_path: Path) -> None:
@@ -204,13 +180,13 @@ def test_one_of_several_processes_removes_its_own(tmp_path: Path) -> None:
     (root / "manifest-1-of-2.json").write_text((root / "manifest-0-of-2.json").read_text())
     (root / "timings/mine.parquet").write_text("mine")
     first = Dataset(root, 0, 2)
-    with first.locked():
+    with first.joined():
         clear(first)
     assert files(root) == {"README.md", "failures.jsonl", "manifest-1-of-2.json", "timings/mine.parquet"}
 
 
 def test_a_manifest_that_cannot_be_read_says_nothing_of_what_may_be_removed(dataset: Dataset) -> None:
     dataset.manifest_path.write_text("{")
-    with dataset.locked(), pytest.raises(OutputError, match="is not a manifest"):
+    with dataset.joined(), pytest.raises(OutputError, match="is not a manifest"):
         clear(dataset)
     assert files(dataset.root) == OURS

@@ -191,9 +191,10 @@ def test_a_shard_that_is_gone_or_changed_is_named_and_not_the_folder(tmp_path: P
 def test_other_settings_of_another_process_are_refused(tmp_path: Path) -> None:
     finished(tmp_path)
     out = tmp_path / "out"
-    (out / "manifest.json").rename(out / "manifest-1-of-2.json")
-    with pytest.raises(SettingsError, match="shard-count was 1, is now 2"):
-        left(plan(config(tmp_path, shard_count=2)))
+    (out / "manifest.json").rename(out / "manifest-1-of-3.json")
+    left(plan(config(tmp_path, shard_count=2)))  # how shards are dealt decides no byte
+    with pytest.raises(SettingsError, match=r"overlap was 0\.1, is now 0\.2"):
+        left(plan(config(tmp_path, shard_count=2, overlap=0.2)))
 
 
 def test_files_named_like_manifests_are_none(tmp_path: Path) -> None:

@@ -37,10 +37,10 @@ from mtembed.messages import (
 from mtembed.notes import Note, ShardLost
 from mtembed.run.channel import Channel, pair
 from mtembed.run.crew import CrewSpec
-from mtembed.run.flow import Callbacks, Work
 from mtembed.run.pipeline import Pipeline
 from mtembed.run.process import Worker
 from mtembed.run.requeue import suspect_of
+from mtembed.run.work import Callbacks, Work
 from mtembed.types import (
     Cell,
     CellRecord,
