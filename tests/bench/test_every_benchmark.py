@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import archive_cost, convert, end_to_end, host_path, many_shards, memory, pca, search
+from bench import archive_cost, convert, end_to_end, host_path, large, many_shards, memory, pca, search
 from tests.tools.commands import ROOT
 
 BENCH = ROOT / "bench"
@@ -100,3 +100,9 @@ def test_convert(tmp_path: Path) -> None:
     convert.main(["--rows", "300", "--dim", "8", "--forms", "array:uint8", "--output", str(target)])
     content = json.loads(target.read_text())
     assert content["forms"]["array:uint8"]["bytes"] > 0 and content["reading"]["fromfile_ms"] > 0
+
+
+def test_large(tmp_path: Path) -> None:
+    target = tmp_path / "found.json"
+    large.main(["--rows", "300", "--dim", "8", "--only", "search, exact", "--output", str(target)])
+    assert json.loads(target.read_text())["commands"]["search, exact"]["s"] > 0
