@@ -122,6 +122,10 @@ class RunConfig:
         What runs the network on CPU.
     stall_timeout
         A worker without progress for so many seconds is replaced.
+    cluster
+        Work on a Ray cluster: ray for that of RAY_ADDRESS or this machine, or ray://HOST:10001.
+    nodes_gpus
+        With --cluster: share of a GPU for each process, 0 on CPUs. Default: 1 where the cluster has GPUs.
     lease
         What a process has taken is free for others when it is silent for so many seconds.
     retry_failed
@@ -163,6 +167,8 @@ class RunConfig:
     extras: Annotated[bool, WHAT] = False
     engine: Annotated[Literal["auto", "torch", "openvino"], SPEED] = "auto"
     stall_timeout: Annotated[float, Parameter(metavar="S"), AGAIN] = 300.0
+    cluster: Annotated[str | None, Parameter(metavar="ray"), SPEED] = None
+    nodes_gpus: Annotated[float | None, SHARE, SPEED] = None
     lease: Annotated[float, Parameter(metavar="S"), AGAIN] = 120.0
     retry_failed: Annotated[bool, AGAIN] = False
     fresh: Annotated[bool, AGAIN] = False
@@ -211,6 +217,10 @@ class RunConfig:
             ("workers", self.workers is None or self.workers >= 1, "choose 1 or more processes"),
             ("slots", self.slots is None or self.slots >= 2, "choose 2 or more slots"),
             ("fragment-size", self.fragment_size is None or self.fragment_size >= 1, "choose 1 or more pixels"),
+            ("cluster", _is_cluster(self.cluster), "choose ray or ray://HOST:PORT"),
+            ("gpus", not (self.cluster and self.gpus), "with --cluster Ray chooses them: leave it out"),
+            ("nodes-gpus", self.nodes_gpus is None or self.nodes_gpus >= 0, "choose 0 or more"),
+            ("nodes-gpus", self.nodes_gpus is None or self.cluster is not None, "it belongs to --cluster ray"),
             ("lease", self.lease > 0, "choose a positive number of seconds"),
             ("stall-timeout", self.stall_timeout > 0, "choose a positive number of seconds"),
             (
@@ -219,6 +229,10 @@ class RunConfig:
                 "give W,S,E,N in degrees with S <= N (W > E means across the antimeridian)",
             ),
         ]
+
+
+def _is_cluster(name: str | None) -> bool:
+    return name is None or name == "ray" or name.startswith("ray://")
 
 
 @cache

@@ -27,7 +27,7 @@ FLOORS = (
     ("archive", "models"),
     ("engine", "dataset"),
     ("run", "report", "check", "maps"),
-    ("evaluation", "similarity", "conversion"),
+    ("evaluation", "similarity", "conversion", "cluster"),
     ("cli",),
 )
 """From the ground up.  A file imports its own room, or a lower floor; rooms of one floor never import each other.

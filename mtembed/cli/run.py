@@ -15,6 +15,8 @@ from mtembed.cli.options import SPEECH, Talk
 from mtembed.config import RunConfig
 
 if TYPE_CHECKING:
+    from mtembed.cluster.on_ray import ClusterRun
+    from mtembed.report.status import Status
     from mtembed.run.embed import Run
     from mtembed.run.plan import Plan
 
@@ -33,7 +35,7 @@ def run(config: Annotated[RunConfig, Parameter(name="*")], *, talk: Talk = SPEEC
             found = estimate(planned, tick)
         talk.show(found.text(), [found.facts()])
         return 0
-    return execute(planned, talk)
+    return on_cluster(planned, talk) if config.cluster else execute(planned, talk)
 
 
 def execute(planned: Plan, talk: Speech, remake: Collection[str] = ()) -> int:
@@ -53,7 +55,27 @@ def execute(planned: Plan, talk: Speech, remake: Collection[str] = ()) -> int:
     return result.exit_code
 
 
-def _handle_signals(work: Run) -> None:
+def on_cluster(planned: Plan, talk: Speech) -> int:
+    """One run of many processes with one view; returns the exit code."""
+    from mtembed.cli.views import JsonView, PlainView, QuietView
+    from mtembed.cli.working import working
+    from mtembed.cluster.on_ray import ClusterRun
+
+    shown = JsonView() if talk.json else QuietView() if talk.quiet else PlainView()
+    with working(talk, unit="cells") as tick:
+
+        def tell(found: Status) -> None:
+            if found.cells_total:
+                tick(f"embedding, {found.processes:,} at work", found.cells, found.cells_total)
+
+        work = ClusterRun(planned, tell, shown.note)
+        _handle_signals(work)
+        result = work.execute()
+    shown.end(result)
+    return result.exit_code
+
+
+def _handle_signals(work: Run | ClusterRun) -> None:
     """First SIGINT, SIGTERM or SIGUSR1: finish what is in flight.  Second: leave at once; what is safe stays safe."""
 
     def stop(number: int, frame: FrameType | None) -> None:

@@ -14,7 +14,7 @@ from mtembed.dataset.folder import output_problem
 from mtembed.dataset.ours import clear, require_ours
 from mtembed.dataset.record import RunRecord
 from mtembed.dataset.settings import Settings, resolve
-from mtembed.errors import OutputError
+from mtembed.errors import OutputError, UsageError
 from mtembed.notes import Note
 from mtembed.ring import Ring
 from mtembed.run import process
@@ -218,6 +218,8 @@ def embed(
     ``dry_run=True`` the Estimate, and writes nothing then.  Raises MtembedError.
     """
     planned = plan(RunConfig.of(shards, model=model, **options))
+    if planned.config.cluster is not None:
+        raise UsageError("a cluster is for mtembed --cluster on the command line: leave it out")
     return estimate(planned) if planned.config.dry_run else Run(planned, _seldom(on_progress)).execute()
 
 
