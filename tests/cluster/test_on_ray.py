@@ -96,10 +96,10 @@ def test_a_signal_drains_and_the_same_command_goes_on(cluster: Any, archive: Pat
 
 def test_what_a_process_cannot_do_is_one_sentence_with_its_machine(cluster: Any, archive: Path, tmp_path: Path) -> None:
     cluster.add_node(**MACHINE)
-    code, _, err = run(
-        [*command(archive, tmp_path / "out", "--cluster", "ray")[:-1], "--model", "dinov2", "--weights", "none.pt"]
-    )
-    assert code != 0 and "none.pt" in err.splitlines()[-1], err
+    code, _, err = run(command(archive, tmp_path / "out", "--gpus", "0", "--limit", "1"))
+    assert code == 0, err
+    code, _, err = run(command(archive, tmp_path / "out", "--cluster", "ray", "--dtype", "float16"))
+    assert code == 1 and "--dtype" in err.splitlines()[-1] and "Traceback" not in err, err
 
 
 @pytest.mark.parametrize("options", [{"nodes_gpus": 1.0}, {"cluster": "slurm"}, {"cluster": "ray", "gpus": (0,)}])
