@@ -69,7 +69,9 @@ class RunConfig:
     shards
         Parquet shards of Major TOM Core: files, folders or globs.
     model
-        The network; mtembed models lists them.
+        The network: one that mtembed models lists, timm:NAME or open_clip:NAME with a model card, or a card itself.
+    model_card
+        A TOML file that describes a network of timm or open_clip: bands, normalisation, size. Default: none.
     weights
         A file in any layout the libraries publish, or random:SEED. Default: the published file, downloaded once.
     gpus
@@ -135,6 +137,7 @@ class RunConfig:
     shards: Annotated[tuple[str, ...], INPUT]
     _: KW_ONLY
     model: Annotated[str, NAME, WHAT]
+    model_card: Annotated[str | None, FILE, WHAT] = None
     weights: Annotated[str | None, FILE, WHAT] = None
     gpus: Annotated[tuple[int, ...] | None, GPUS, SPEED] = None
     device: Annotated[Literal["auto", "cpu", "cuda"], SPEED] = "auto"

@@ -171,7 +171,7 @@ def _check_manifest(manifest: Manifest, findings: Findings) -> None:
             found.add("manifest", f"totals give {name} {stored[name]}, the shards add up to {value}: {RESTORE}")
     settings, model = manifest.settings, manifest.content["model"]
     try:
-        spec = models.get(settings["model"])
+        spec = models.get(settings["model"], settings.get("model_card"))
         wanted = {"name": spec.name, "dim": spec.dim, "bands": list(spec.bands_for(settings["source"]))}
     except UsageError as error:
         found.add("manifest", str(error))

@@ -53,6 +53,7 @@ class Settings:
     device: Device
     batch: int
     threads: int
+    model_card: str | None = None
 
     @property
     def id(self) -> str:
@@ -98,6 +99,7 @@ def resolve(
         device=device,
         batch=config.batch or (earlier.batch if earlier else automatic_batch(spec, device, config)),
         threads=earlier.threads if earlier else _threads(spec, device, config.share_of_machine),
+        model_card=spec.card or None,
     )
 
 

@@ -70,7 +70,7 @@ class CpuDevice:
     def __init__(self, job: DeviceJob) -> None:
         self.job = job
         self.name = "cpu"
-        self.spec = models.get(job.model)
+        self.spec = models.get(job.model, job.model_card)
         self.network = _network(job, self.spec)
         kernel = backend()
         self.cutter = Cutter(kernel, self.spec.normalisation_for(job.source))

@@ -8,6 +8,7 @@ same, in another order: float32 vectors differ by about 1e-6.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ def pack(network: nn.Module, fragment: Tensor) -> nn.Module:
     if is_plain_resnet(trunk):
         shapes = _input_shapes(network, fragment)
         join_resnet(trunk, lambda convolution, relu: PackedConvolution(convolution, shapes[convolution], relu))
-    elif hasattr(trunk, "blocks"):
+    elif _is_plain_transformer(trunk):
         _pack_transformer(trunk, fragment.dtype)
     return network
 
@@ -96,6 +97,23 @@ class PackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         packed: Tensor = _onednn._linear_pointwise(x, self.weight, self.bias, *self.activation)
         return packed
+
+
+def _is_plain_transformer(trunk: Any) -> bool:
+    """Whether every block is timm's attention and its two linear layers with an activation between them.
+
+    Told by names, because timm takes seconds to load and may not be loaded at all.
+    """
+    blocks = getattr(trunk, "blocks", None)
+    return isinstance(blocks, Iterable) and all(
+        _is_timms(getattr(block, "attn", None), "Attention") and _is_timms(getattr(block, "mlp", None), "Mlp")
+        for block in blocks
+    )
+
+
+def _is_timms(layer: Any, name: str) -> bool:
+    kind = type(layer)
+    return kind.__name__ == name and kind.__module__.startswith("timm.")
 
 
 def _pack_transformer(trunk: Any, dtype: torch.dtype) -> None:

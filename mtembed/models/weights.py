@@ -51,7 +51,7 @@ def resolve(spec: ModelSpec, option: str | None) -> Weights:
         return _published(spec)
     if option.startswith(RANDOM):
         return _seeded(option)
-    if spec.published is None:
+    if not spec.trained:
         raise UsageError(f"{spec.name} has no weights file; leave --weights out or give random:SEED.")
     path = Path(option)
     if not path.is_file():
@@ -80,8 +80,11 @@ def file_sha256(path: Path) -> str:
 
 def _published(spec: ModelSpec) -> Weights:
     published = spec.published
-    if published is None:
+    if not spec.trained:
         return _seeded(f"{RANDOM}1")
+    if published is None or published.library == "user":
+        named = f" {published.file}, which {published.page or 'its page'} offers" if published else ""
+        raise UsageError(f"{spec.name} needs its weights{named}: give --weights FILE, or random:SEED for a trial.")
     by_torch = published.library in ("torchgeo", "url")
     path = _torch_hub_file(published) if by_torch else _hub_cache_file(published)
     if path is None or not path.is_file():

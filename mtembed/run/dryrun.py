@@ -128,7 +128,7 @@ def estimate(plan: Plan, tick: Tick = lambda done, total: None, trial: Trial = s
 def _weights(plan: Plan) -> Weights:
     """Published weights are taken as given, because looking for them may download them."""
     option, published = plan.config.weights, plan.spec.published
-    if option is not None or published is None:
+    if option is not None or published is None or published.library == "user":
         return weights.resolve(plan.spec, option)
     if plan.earlier:
         return Weights(plan.earlier.settings.weights, plan.earlier.settings.weights_sha256, None, None)

@@ -67,7 +67,7 @@ def plan(config: RunConfig) -> Plan:
 
 
 def _plan(config: RunConfig) -> Plan:
-    spec = models.get(config.model)
+    spec = models.get(config.model, config.model_card)
     spec.require_size(config.fragment_size or spec.size)
     if config.metadata:
         check_metadata(Path(config.metadata))

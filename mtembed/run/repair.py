@@ -44,7 +44,7 @@ def repairs(
 def _config(manifest: Manifest, dataset: Dataset, shards: list[str], files: dict[str, str | None]) -> RunConfig:
     made = manifest.settings
     same = ("fragment_size", "overlap", "border_shift", "offset", "max_nodata", "dtype", "extras", "bbox", "limit")
-    machine = ("precision", "engine", "device", "batch", "model")
+    machine = ("precision", "engine", "device", "batch", "model", "model_card")
     return RunConfig.of(
         shards,
         output=str(dataset.root),
@@ -57,7 +57,8 @@ def _config(manifest: Manifest, dataset: Dataset, shards: list[str], files: dict
 
 def _weights(manifest: Manifest, given: str | None) -> str | None:
     """None: the published file."""
-    made, published = manifest.settings.weights, models.get(manifest.settings.model).published
+    settings = manifest.settings
+    made, published = settings.weights, models.get(settings.model, settings.model_card).published
     if given or made.startswith("random:"):
         return given or made
     if published is None or published.file != made:
