@@ -74,6 +74,8 @@ class RunConfig:
         A TOML file that describes a network of timm or open_clip: bands, normalisation, size. Default: none.
     weights
         A file in any layout the libraries publish, or random:SEED. Default: the published file, downloaded once.
+    accept_licence
+        Your word that you accept the licence of the published weights, where it is not an open one.
     gpus
         GPUs to use: numbers such as 0,1, or all. Default: all visible ones, else the CPU.
     device
@@ -139,6 +141,7 @@ class RunConfig:
     model: Annotated[str, NAME, WHAT]
     model_card: Annotated[str | None, FILE, WHAT] = None
     weights: Annotated[str | None, FILE, WHAT] = None
+    accept_licence: Annotated[bool, WHAT] = False
     gpus: Annotated[tuple[int, ...] | None, GPUS, SPEED] = None
     device: Annotated[Literal["auto", "cpu", "cuda"], SPEED] = "auto"
     output: Annotated[str | None, DIR, INPUT] = None

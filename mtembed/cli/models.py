@@ -28,13 +28,14 @@ def models(
     ] = None,
     weights: Annotated[str | None, Parameter(help="With --check: a weights file, or random:SEED.")] = None,
     model_card: Annotated[str | None, Parameter(help="With --check timm:NAME: the card that describes it.")] = None,
+    accept_licence: Annotated[bool, Parameter(help="With --check: as for a run.", negative="")] = False,
     talk: Talk = SPEECH,
 ) -> int:
     """List the models, or check one."""
     if check is None:
         talk.show(listed(), facts())
         return 0
-    result = check_model(check, weights, model_card)
+    result = check_model(check, weights, model_card, accept_licence)
     talk.show(checked(result), [result])
     return 0 if result["behaves"] else 1
 
@@ -66,6 +67,7 @@ def _facts(spec: ModelSpec) -> dict[str, Any]:
         "weights": spec.published.file if spec.published else None,
         "page": spec.published.page if spec.published else None,
         "licence": spec.licence,
+        "terms": spec.terms or None,
         "from": origin(spec),
         "citation": spec.citation,
     }
@@ -91,14 +93,14 @@ def _row(spec: ModelSpec) -> tuple[str, ...]:
     return (spec.name, network, sources, shown, str(spec.size), str(spec.dim), spec.licence, origin(spec), file)
 
 
-def check_model(name: str, option: str | None, card: str | None = None) -> dict[str, Any]:
+def check_model(name: str, option: str | None, card: str | None = None, accept_licence: bool = False) -> dict[str, Any]:
     """Load a model's weights and embed constant images.  Raises UsageError and WeightsError."""
     from mtembed import models as registry
     from mtembed.models import weights
     from mtembed.models.check import check
 
     spec = registry.get(name, card)
-    found = weights.resolve(spec, option)
+    found = weights.resolve(spec, option, accept_licence)
     images = check(spec, found)
     problems = _problems(images)
     return {

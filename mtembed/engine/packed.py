@@ -100,20 +100,20 @@ class PackedLinear(nn.Module):
 
 
 def _is_plain_transformer(trunk: Any) -> bool:
-    """Whether every block is timm's attention and its two linear layers with an activation between them.
+    """Whether every block is timm's attention and its two linear layers, or three of which one is a gate.
 
     Told by names, because timm takes seconds to load and may not be loaded at all.
     """
     blocks = getattr(trunk, "blocks", None)
     return isinstance(blocks, Iterable) and all(
-        _is_timms(getattr(block, "attn", None), "Attention") and _is_timms(getattr(block, "mlp", None), "Mlp")
+        _is_timms(getattr(block, "attn", None), "Attention") and _is_timms(getattr(block, "mlp", None), "Mlp", "SwiGLU")
         for block in blocks
     )
 
 
-def _is_timms(layer: Any, name: str) -> bool:
+def _is_timms(layer: Any, *names: str) -> bool:
     kind = type(layer)
-    return kind.__name__ == name and kind.__module__.startswith("timm.")
+    return kind.__name__ in names and kind.__module__.startswith("timm.")
 
 
 def _pack_transformer(trunk: Any, dtype: torch.dtype) -> None:
@@ -122,6 +122,10 @@ def _pack_transformer(trunk: Any, dtype: torch.dtype) -> None:
         attention, mlp = block.attn, block.mlp
         attention.qkv, attention.proj = PackedLinear(attention.qkv), PackedLinear(attention.proj)
         attention.fused_attn = dtype == torch.float32
+        if not hasattr(mlp, "fc1"):
+            for name in ("fc1_g", "fc1_x", "fc2"):
+                setattr(mlp, name, PackedLinear(getattr(mlp, name)))
+            continue
         gelu = mlp.act if type(mlp.act) is nn.GELU else None
         mlp.fc1, mlp.fc2 = PackedLinear(mlp.fc1, gelu), PackedLinear(mlp.fc2)
         if gelu is not None:

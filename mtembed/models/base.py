@@ -86,6 +86,7 @@ class ModelSpec:
     can run it on a CPU.  ``text`` is open_clip's name of the pair whose visual tower it is, where words have vectors
     too.  ``trained`` is False for a network that is random by design: its random weights are the real
     ones, and it is made for every source it has bands for.  ``card`` is the JSON of the user's card that it is made of.
+    ``terms`` is where the licence of the weights stands, if it is not an open one: users are asked before a download.
     """
 
     name: str
@@ -114,6 +115,7 @@ class ModelSpec:
     also: tuple[Source, ...] = ()
     offset: Literal["keep", "remove"] = "keep"
     card: str = ""
+    terms: str = ""
 
     @property
     def weight_bytes(self) -> int:

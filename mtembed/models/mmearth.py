@@ -95,6 +95,7 @@ SPECS = (
         gpu_batch=256,
         cpu_batch=5,
         licence="CC-BY-NC-4.0",
+        terms="https://github.com/vishalned/MMEarth-train",
         citation="Nedungadi et al., MMEarth: Exploring Multi-Modal Pretext Tasks, ECCV 2024, arXiv:2405.02771",
         published=PublishedWeights(
             library="url",

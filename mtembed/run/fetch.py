@@ -16,5 +16,7 @@ def fetch(plan: Plan, on_note: Callable[[str], None]) -> Weights:
     spec, option = plan.spec, plan.config.weights
     if option is not None or spec.published is None or spec.published.library == "user":
         return weights.resolve(spec, option)
+    if not plan.config.accept_licence:
+        weights.require_open(spec)
     on_note(f"looking for {spec.published.file}")
     return ask("fetch", Job((), spec.name), WeightsFound).weights

@@ -50,6 +50,7 @@ def _config(manifest: Manifest, dataset: Dataset, shards: list[str], files: dict
         output=str(dataset.root),
         shard_index=dataset.index,
         shard_count=dataset.count,
+        accept_licence=True,  # as when the dataset was made
         **{name: getattr(made, name) for name in (*same, *machine)},
         **files,
     )

@@ -94,6 +94,7 @@ def _embedded(
     from mtembed.run.embed import embed
 
     kept = {**{name: settings[name] for name in KEPT}, "model_card": settings.get("model_card")}
+    kept["accept_licence"] = True  # as when the dataset was made
     try:
         embed(shard, spec.name, output=output, weights=weights, max_failures=1.0, device="cpu", **kept)
         return open_dataset(output)
