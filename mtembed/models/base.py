@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from mtembed.errors import UsageError
@@ -87,6 +88,7 @@ class ModelSpec:
     too.  ``trained`` is False for a network that is random by design: its random weights are the real
     ones, and it is made for every source it has bands for.  ``card`` is the JSON of the user's card that it is made of.
     ``terms`` is where the licence of the weights stands, if it is not an open one: users are asked before a download.
+    ``package`` is one that its network comes from and that not everybody has.
     """
 
     name: str
@@ -116,6 +118,7 @@ class ModelSpec:
     offset: Literal["keep", "remove"] = "keep"
     card: str = ""
     terms: str = ""
+    package: str = ""
 
     @property
     def weight_bytes(self) -> int:
@@ -144,6 +147,11 @@ class ModelSpec:
                 f"{self.name} needs the bands {needed}, which {source} does not have; use {usable} shards."
             )
 
+    def require_package(self) -> None:
+        """Raise ``UsageError`` where the network comes from a package that is not installed."""
+        if self.package and find_spec(self.package.replace("-", "_")) is None:
+            raise UsageError(f"{self.name} needs a package that is not installed: pip install {self.package}.")
+
     def require_size(self, size: int) -> None:
         """Raise ``UsageError`` if the network cannot take fragments of ``size`` pixels."""
         if size == self.size or (self.patch and size >= self.smallest and size % self.patch == 0):
@@ -161,4 +169,5 @@ class ModelSpec:
         source, size = source or self.source, size or self.size
         self._require(source)
         self.require_size(size)
+        self.require_package()
         return self.loader(self, source, weights, size)

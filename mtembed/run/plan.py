@@ -69,6 +69,7 @@ def plan(config: RunConfig) -> Plan:
 def _plan(config: RunConfig) -> Plan:
     spec = models.get(config.model, config.model_card)
     spec.require_size(config.fragment_size or spec.size)
+    spec.require_package()
     if config.metadata:
         check_metadata(Path(config.metadata))
     if config.cells and not Path(config.cells).is_file():

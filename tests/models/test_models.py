@@ -35,13 +35,23 @@ pytestmark = [
 
 ALL = (
     "bands-l1c", "bands-l2a", "bands-s1", "decur-s1", "decur-s2", "dinov2", "dinov3-sat", "galileo-nano", "mmearth",
+    "olmoearth-base", "olmoearth-nano",
     "rcf", "siglip", "siglip2-base", "siglip2-so400m", "softcon-rn50-s1", "softcon-rn50-s2", "softcon-s1", "softcon-s2",
     "ssl4eo-s1", "ssl4eo-s2", "terramind-base", "terramind-small",
 )  # fmt: skip
-HEAVY = ("dinov3-sat", "siglip2-base", "siglip2-so400m", "softcon-s1", "softcon-s2", "terramind-base")
+HEAVY = ("dinov3-sat", "olmoearth-base", "siglip2-base", "siglip2-so400m", "softcon-s1", "softcon-s2", "terramind-base")
 LIGHT = tuple(name for name in ALL if name not in HEAVY)  # those, or little ones of their kind, that tests can run
 TRANSFORMERS = ("dinov2", "siglip", "galileo-nano", "terramind-small")
-BUILT = ("galileo-nano", "mmearth", "terramind-base", "terramind-small", "softcon-s1", "softcon-s2", "siglip2-base")
+BUILT = (
+    "galileo-nano",
+    "mmearth",
+    "olmoearth-nano",
+    "terramind-base",
+    "terramind-small",
+    "softcon-s1",
+    "softcon-s2",
+    "siglip2-base",
+)
 ROOT = Path(__file__).resolve().parents[2]
 
 

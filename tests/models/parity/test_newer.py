@@ -232,3 +232,45 @@ def test_weights_of_another_sensor_are_refused(tmp_path: Path) -> None:
     torch.save({"conv1.weight": torch.ones(64, 2, 7, 7)}, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=r"conv1\.weight 64x2x7x7 instead of 64x13x7x7"):
         spec.build(Weights("w.pth", "", tmp_path / "w.pth", None))
+
+
+# OlmoEarth
+
+
+@pytest.mark.parametrize("source", ["S2L2A", "S1RTC"])
+def test_olmoearth_equals_its_own_package(source: Any, tmp_path: Path) -> None:
+    package = pytest.importorskip("olmoearth_pretrain_minimal", reason="the extra olmoearth is not installed")
+    from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.nn.flexi_vit import PoolingType
+    from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.datatypes import MaskedOlmoEarthSample
+
+    spec, kind = models.get("olmoearth-nano"), {"S2L2A": "sentinel2_l2a", "S1RTC": "sentinel1"}[source]
+    whole = package.OlmoEarthPretrain_v1("nano", "v1.1").eval()  # with all kinds of input that the published one has
+    state = shaken(whole.model.state_dict())
+    whole.model.load_state_dict(state)
+    ours = from_file(spec, state, tmp_path / "weights.pth", source=source, size=64)
+    x = image(spec, size=64, source=source)
+    pixels = x.permute(0, 2, 3, 1)[:, :, :, None]
+    dates = torch.tensor([[[1, 5, 2019]]] * len(x))
+    given = {kind: pixels, f"{kind}_mask": torch.zeros(*pixels.shape[:4], pixels.shape[4])[..., :1]}
+    sample = MaskedOlmoEarthSample(timestamps=dates, **given)
+    tokens = whole.model.encoder(sample, patch_size=8)["tokens_and_masks"]
+    assert error(ours(x), tokens.pool_unmasked_tokens(PoolingType.MEAN)) < PARITY
+
+
+def test_the_statistics_of_olmoearth_are_those_of_its_package() -> None:
+    package = pytest.importorskip("olmoearth_pretrain_minimal", reason="the extra olmoearth is not installed")
+    from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.constants import Modality
+
+    spec = models.get("olmoearth-base")
+    for source, kind in (("S2L2A", Modality.SENTINEL2_L2A), ("S1RTC", Modality.SENTINEL1)):
+        rule: Any = spec.normalisations[source]  # type: ignore[index]
+        pixels = torch.rand(1, 4, 4, 1, len(rule.mean)).numpy().astype("float64") * 5000
+        found = package.Normalizer(std_multiplier=2.0).normalize(kind, pixels.copy())
+        assert found == pytest.approx((pixels - rule.mean) / rule.std, rel=1e-6)
+        assert [band.upper() for band in spec.bands_for(source)] == [band.upper() for band in kind.band_order]
+
+
+def test_a_package_that_is_missing_is_named() -> None:
+    spec = replace(models.get("olmoearth-nano"), package="not-there")
+    with pytest.raises(UsageError, match=r"needs a package that is not installed: pip install not-there\."):
+        spec.build(Weights("random:1", "", None, 1))
