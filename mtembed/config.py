@@ -120,6 +120,8 @@ class RunConfig:
         Stop when more than this share of the cells fails (after 100 cells).
     dtype
         Type of the stored vectors.
+    dense
+        Maps instead of vectors, where the model has them: one a fragment, or one a cell for models that see it whole.
     extras
         Add quality columns: nodata, saturated, cloud, baseline and more.
     engine
@@ -164,6 +166,7 @@ class RunConfig:
     shard_count: Annotated[int, WHOLE, CELLS] = 1
     max_failures: Annotated[float, SHARE, AGAIN] = 0.05
     dtype: Annotated[Literal["float32", "float16"], WHAT] = "float32"
+    dense: Annotated[bool, WHAT] = False
     extras: Annotated[bool, WHAT] = False
     engine: Annotated[Literal["auto", "torch", "openvino"], SPEED] = "auto"
     stall_timeout: Annotated[float, Parameter(metavar="S"), AGAIN] = 300.0

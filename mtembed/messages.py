@@ -77,6 +77,7 @@ class DeviceJob:
     card: int | None = None
     cells: int = 1
     model_card: str | None = None
+    dense: bool = False
 
 
 @dataclass(frozen=True, slots=True)

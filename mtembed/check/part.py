@@ -214,7 +214,7 @@ def _check_embeddings(
         if path.stat().st_size != order.facts["part_bytes"]:
             found.add("facts", f"the file has {path.stat().st_size} bytes, {order.facts['part_bytes']} in the manifest")
         expected = order.expected
-        wanted = schema(expected.dim, cast(Dtype, expected.dtype), expected.extras)
+        wanted = schema(expected.dim, cast(Dtype, expected.dtype), expected.extras, expected.shape)
         if not _same_schema(file.schema_arrow, wanted, found):
             return
         cells = _check_cells(order, content, file, found)

@@ -60,7 +60,8 @@ class Manifest:
     @property
     def expected(self) -> Expected:
         names = ("dtype", "extras", "fragment_size", "overlap", "border_shift", "max_nodata")
-        return Expected(self.content["model"]["dim"], *(self.settings[name] for name in names))
+        values = {name: self.settings[name] for name in names}
+        return Expected(dim=self.content["model"]["dim"], shape=self.record.model.shape, **values)
 
     @property
     def everything(self) -> bool:
@@ -172,6 +173,8 @@ def _check_manifest(manifest: Manifest, findings: Findings) -> None:
     settings, model = manifest.settings, manifest.content["model"]
     try:
         spec = models.get(settings["model"], settings.get("model_card"))
+        if settings.get("dense"):
+            spec = spec.mapped(settings["fragment_size"])
         wanted = {"name": spec.name, "dim": spec.dim, "bands": list(spec.bands_for(settings["source"]))}
     except UsageError as error:
         found.add("manifest", str(error))

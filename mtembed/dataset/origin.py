@@ -62,6 +62,7 @@ def begin(spec: ModelSpec, settings: Settings, side: tuple[int, int], warnings: 
             dim=spec.dim,
             normalisation=spec.normalisation_for(settings.source),
             citation=spec.citation,
+            shape=spec.shape,
         ),
         weights=WeightsFacts(
             file=settings.weights,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from mtembed.errors import UsageError
-from mtembed.types import Normalisation, Rule, Source, Weights
+from mtembed.types import MapLayout, MapShape, Normalisation, Rule, Source, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -89,6 +89,9 @@ class ModelSpec:
     ones, and it is made for every source it has bands for.  ``card`` is the JSON of the user's card that it is made of.
     ``terms`` is where the licence of the weights stands, if it is not an open one: users are asked before a download.
     ``package`` is one that its network comes from and that not everybody has.
+
+    ``layout`` is where the vectors of its map lie, for a network that has one; ``whole`` says that a map is that of a
+    whole cell.  ``shape`` is what ``mapped`` made of it: the vector then is a whole map, row by row.
     """
 
     name: str
@@ -119,6 +122,9 @@ class ModelSpec:
     card: str = ""
     terms: str = ""
     package: str = ""
+    layout: MapLayout | None = None
+    whole: bool = False
+    shape: MapShape | None = None
 
     @property
     def weight_bytes(self) -> int:
@@ -161,6 +167,22 @@ class ModelSpec:
             rule = f"{self.size} or a multiple of {self.patch}"
         raise UsageError(f"{self.name} cannot take fragments of {size} px; --fragment-size must be {rule}.")
 
+    def mapped(self, size: int) -> ModelSpec:
+        """Return the model whose vectors are the maps of fragments of ``size`` px; ``UsageError`` if it has none."""
+        if self.layout is None:
+            raise UsageError(f"{self.name} has no map of vectors: leave out --dense.")
+        self.require_size(size)
+        side = self.layout.count(size)
+        share = self.size**2 / size**2  # of a batch's pixels
+        return replace(
+            self,
+            size=size,
+            dim=side * side * self.dim,
+            shape=MapShape(self.layout, side, side, self.dim),
+            gpu_batch=max(1, int(self.gpu_batch * share)),
+            cpu_batch=max(1, int(self.cpu_batch * share)),
+        )
+
     def build(self, weights: Weights, source: Source | None = None, size: int | None = None) -> nn.Module:
         """Return the network: eval mode, float32, on the CPU, [n, C, size, size] -> float32 [n, dim].
 
@@ -170,4 +192,9 @@ class ModelSpec:
         self._require(source)
         self.require_size(size)
         self.require_package()
-        return self.loader(self, source, weights, size)
+        network = self.loader(self, source, weights, size)
+        if self.shape is None:
+            return network
+        from mtembed.models.networks import WholeMap
+
+        return WholeMap(network)

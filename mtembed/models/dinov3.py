@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mtembed.models.base import KeyLayout, ModelSpec, PublishedWeights
 from mtembed.sources import RED_GREEN_BLUE
-from mtembed.types import Normalisation, Source
+from mtembed.types import MapLayout, Normalisation, Source
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,6 +52,7 @@ SPECS = (
         ),
         layouts=(KeyLayout("timm", dropped=("head.*", "*mask_token")),),
         loader=load,
+        layout=MapLayout(step=16),
         engines=("torch",),
     ),
 )

@@ -6,7 +6,7 @@ from math import isqrt
 from typing import TYPE_CHECKING
 
 from mtembed.models.base import KeyLayout, ModelSpec, PublishedWeights
-from mtembed.types import Normalisation, Source
+from mtembed.types import MapLayout, Normalisation, Source
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -112,6 +112,8 @@ SPECS = (
         ),
         loader=load,
         offset="remove",
+        layout=MapLayout(step=8, origin=1, trim=2),
+        whole=True,
         engines=("torch",),
     ),
 )

@@ -142,12 +142,32 @@ class Embedder(nn.Module):
         """Merge operations that are linear in a row; the result differs by float32 rounding only."""
 
 
+class WholeMap(Embedder):
+    """The map of a network that has one (``dense``), row by row: float32 [n, rows x columns x D]."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__(network.trunk)
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        whole: Tensor = self.network.dense(x)
+        return whole.flatten(1)
+
+    def fold(self) -> None:
+        self.network.fold()
+
+
 class PooledMap(Embedder):
     """The last feature map of a network of convolutions, averaged over its positions in float32."""
 
     def forward(self, x: Tensor) -> Tensor:
         features: Tensor = self.trunk.forward_features(self.to_trunk(x))
         return features.mean((2, 3), dtype=torch.float32)
+
+    def dense(self, x: Tensor) -> Tensor:
+        """The map itself, float32 [n, rows, columns, D]."""
+        features: Tensor = self.trunk.forward_features(self.to_trunk(x))
+        return features.permute(0, 2, 3, 1).float()
 
     def fold(self) -> None:
         for parent, convolution, norm in list(_normed_convolutions(self.trunk)):
@@ -178,6 +198,12 @@ class TokenMean(Tokens):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.tokens(x)[:, self.skipped :].mean(1)
+
+    def dense(self, x: Tensor) -> Tensor:
+        """The tokens of a square of patches, float32 [n, rows, columns, D]."""
+        tokens = self.tokens(x)[:, self.skipped :]
+        side = round(tokens.shape[1] ** 0.5)
+        return tokens.reshape(len(tokens), side, side, -1)
 
 
 class ClassToken(Tokens):

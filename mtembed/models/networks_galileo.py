@@ -81,6 +81,11 @@ class GroupMean(Tokens):
     def forward(self, x: Tensor) -> Tensor:
         return self.tokens(x).mean(1)
 
+    def dense(self, x: Tensor) -> Tensor:
+        """The mean of a patch's tokens, one of each group, float32 [n, rows, columns, 128]."""
+        shape = (len(x), len(self.trunk.groups), x.shape[2] // PATCH, x.shape[3] // PATCH, WIDTH)
+        return self.tokens(x).reshape(shape).mean(1)
+
 
 def normalised_difference(near: Tensor, red: Tensor) -> Tensor:
     """(near - red) / (near + red), 0 where that is not defined."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtembed.models.base import KeyLayout, ModelSpec, PublishedWeights
 from mtembed.sources import SENTINEL1, SENTINEL2_L1C, SENTINEL2_L2A
-from mtembed.types import Normalisation, Source
+from mtembed.types import MapLayout, Normalisation, Source
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -123,6 +123,7 @@ def _spec(size: str, dim: int, parameters: int) -> ModelSpec:
         ),
         layouts=(KeyLayout("terratorch", dropped=_OTHERS),),
         loader=load,
+        layout=MapLayout(step=_PATCH),
         engines=("torch",),
     )
 

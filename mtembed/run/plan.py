@@ -76,8 +76,11 @@ def _plan(config: RunConfig) -> Plan:
         raise UsageError(f"--cells {config.cells} does not exist: give a text or Parquet file of cells")
     selection = Selection(config.bbox, read_cell_list(Path(config.cells)) if config.cells else None)
     shards = tuple(find_shards(config.shards))
-    dataset = Dataset(Path(config.output or f"embeddings-{spec.name}"), config.shard_index, config.shard_count)
+    named = f"embeddings-{spec.name}{'-dense' if config.dense else ''}"
+    dataset = Dataset(Path(config.output or named), config.shard_index, config.shard_count)
     first = first_cell(shards, spec)
+    if config.dense:
+        spec = spec.mapped(config.fragment_size or (min(first.rows, first.cols) if spec.whole else spec.size))
     _require_room(config.fragment_size or spec.size, first)
     return Plan(
         config=config,

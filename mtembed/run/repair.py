@@ -44,7 +44,7 @@ def repairs(
 def _config(manifest: Manifest, dataset: Dataset, shards: list[str], files: dict[str, str | None]) -> RunConfig:
     made = manifest.settings
     same = ("fragment_size", "overlap", "border_shift", "offset", "max_nodata", "dtype", "extras", "bbox", "limit")
-    machine = ("precision", "engine", "device", "batch", "model", "model_card")
+    machine = ("precision", "engine", "device", "batch", "model", "model_card", "dense")
     return RunConfig.of(
         shards,
         output=str(dataset.root),
