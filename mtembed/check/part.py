@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 import pyproj
 import shapely
 
+from mtembed.check.expected import Expected
 from mtembed.check.findings import SHOWN_PER_KIND, FileFindings, Findings, RowFindings
-from mtembed.check.rows import Expected, Extent, Group, check_rows
+from mtembed.check.rows import Extent, Group, check_rows
 from mtembed.dataset.atomic import json_object, sha256_of
 from mtembed.dataset.folder import Dataset
 from mtembed.dataset.part import PART_KEY

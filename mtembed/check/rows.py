@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyproj
 import shapely
 
+from mtembed.check.expected import Expected
 from mtembed.check.findings import RowFindings
 from mtembed.dataset.unique_id import unique_ids
 from mtembed.geo.fragments import FragmentGrid
@@ -38,30 +39,6 @@ SHARES = ("nodata", "saturated", "cloud")
 EARTH = (-180.0, -90.0, 180.0, 90.0)
 TIMESTAMP = re.compile(r"(\d{8}T\d{6})?")  # empty where nothing says when a product was sensed
 POLYGON, MULTIPOLYGON = 3, 6  # shapely's type ids
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """What the manifest says about every row."""
-
-    dim: int
-    dtype: str
-    extras: bool
-    fragment_size: int
-    overlap: float
-    border_shift: bool
-    max_nodata: float
-    shape: MapShape | None = None
-
-    @property
-    def covered(self) -> int:
-        """Pixels of a row's square along an axis: those of a fragment, or those that its map covers."""
-        return self.shape.layout.covered(self.fragment_size) if self.shape else self.fragment_size
-
-    @property
-    def origin(self) -> int:
-        """Where the square begins in the fragment."""
-        return self.shape.layout.origin if self.shape else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class CpuDevice:
         self.job = job
         self.name = "cpu"
         spec = models.get(job.model, job.model_card)
-        self.spec = spec.mapped(job.size) if job.dense else spec
+        self.spec = models.mapped(spec, job.size) if job.dense else spec
         self.network = _network(job, self.spec)
         kernel = backend()
         self.cutter = Cutter(kernel, self.spec.normalisation_for(job.source))

@@ -44,7 +44,7 @@ class GpuDevice:
     def __init__(self, job: DeviceJob, ring: Ring, device: torch.device, kernel: str | None = None) -> None:
         self.job, self.device = job, device
         spec = models.get(job.model, job.model_card)
-        self.spec = spec.mapped(job.size) if job.dense else spec
+        self.spec = models.mapped(spec, job.size) if job.dense else spec
         self.streams = Streams(device)
         self.decoder = DeviceDecoder(device)
         self.ring = PinnedRing(ring, device)

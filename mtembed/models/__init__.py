@@ -15,11 +15,12 @@ from pkgutil import iter_modules
 from mtembed.errors import UsageError
 from mtembed.models.base import ModelSpec
 from mtembed.models.custom import is_custom, model
+from mtembed.models.dense import mapped
 
-__all__ = ["ModelSpec", "get", "names", "origin"]
+__all__ = ["ModelSpec", "get", "mapped", "names", "origin"]
 
 GROUP = "mtembed.models"
-_NOT_MODELS = frozenset({"base", "card", "check", "custom", "weights"})
+_NOT_MODELS = frozenset({"base", "card", "check", "custom", "dense", "weights"})
 log = logging.getLogger(__name__)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -167,22 +167,6 @@ class ModelSpec:
             rule = f"{self.size} or a multiple of {self.patch}"
         raise UsageError(f"{self.name} cannot take fragments of {size} px; --fragment-size must be {rule}.")
 
-    def mapped(self, size: int) -> ModelSpec:
-        """Return the model whose vectors are the maps of fragments of ``size`` px; ``UsageError`` if it has none."""
-        if self.layout is None:
-            raise UsageError(f"{self.name} has no map of vectors: leave out --dense.")
-        self.require_size(size)
-        side = self.layout.count(size)
-        share = self.size**2 / size**2  # of a batch's pixels
-        return replace(
-            self,
-            size=size,
-            dim=side * side * self.dim,
-            shape=MapShape(self.layout, side, side, self.dim),
-            gpu_batch=max(1, int(self.gpu_batch * share)),
-            cpu_batch=max(1, int(self.cpu_batch * share)),
-        )
-
     def build(self, weights: Weights, source: Source | None = None, size: int | None = None) -> nn.Module:
         """Return the network: eval mode, float32, on the CPU, [n, C, size, size] -> float32 [n, dim].
 
@@ -192,9 +176,4 @@ class ModelSpec:
         self._require(source)
         self.require_size(size)
         self.require_package()
-        network = self.loader(self, source, weights, size)
-        if self.shape is None:
-            return network
-        from mtembed.models.networks import WholeMap
-
-        return WholeMap(network)
+        return self.loader(self, source, weights, size)

@@ -142,21 +142,6 @@ class Embedder(nn.Module):
         """Merge operations that are linear in a row; the result differs by float32 rounding only."""
 
 
-class WholeMap(Embedder):
-    """The map of a network that has one (``dense``), row by row: float32 [n, rows x columns x D]."""
-
-    def __init__(self, network: Any) -> None:
-        super().__init__(network.trunk)
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        whole: Tensor = self.network.dense(x)
-        return whole.flatten(1)
-
-    def fold(self) -> None:
-        self.network.fold()
-
-
 class PooledMap(Embedder):
     """The last feature map of a network of convolutions, averaged over its positions in float32."""
 

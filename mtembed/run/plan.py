@@ -80,7 +80,8 @@ def _plan(config: RunConfig) -> Plan:
     dataset = Dataset(Path(config.output or named), config.shard_index, config.shard_count)
     first = first_cell(shards, spec)
     if config.dense:
-        spec = spec.mapped(config.fragment_size or (min(first.rows, first.cols) if spec.whole else spec.size))
+        own = min(first.rows, first.cols) if spec.whole else spec.size
+        spec = models.mapped(spec, config.fragment_size or own)
     _require_room(config.fragment_size or spec.size, first)
     return Plan(
         config=config,

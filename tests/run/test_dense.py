@@ -83,8 +83,8 @@ def test_the_mean_of_a_map_is_the_vector(name: str) -> None:
     x = image(spec, size=spec.size)
     with torch.inference_mode():
         vectors = spec.build(Weights("random:1", "", None, 1))(x)
-        maps = spec.mapped(spec.size).build(Weights("random:1", "", None, 1))(x)
-    shape = spec.mapped(spec.size).shape
+        maps = models.mapped(spec, spec.size).build(Weights("random:1", "", None, 1))(x)
+    shape = models.mapped(spec, spec.size).shape
     assert shape and maps.shape == (2, shape.rows * shape.cols * spec.dim)
     assert error(maps.reshape(2, -1, spec.dim).mean(1), vectors) < PARITY
 
@@ -98,7 +98,7 @@ def test_how_many_vectors_a_map_has() -> None:
 
 def test_a_model_without_maps_says_so() -> None:
     with pytest.raises(UsageError, match=r"rcf has no map of vectors: leave out --dense"):
-        models.get("rcf").mapped(96)
+        models.mapped(models.get("rcf"), 96)
 
 
 # Datasets
