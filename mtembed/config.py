@@ -69,9 +69,13 @@ class RunConfig:
     shards
         Parquet shards of Major TOM Core: files, folders or globs.
     model
-        The network; mtembed models lists them.
+        The network: one that mtembed models lists, timm:NAME or open_clip:NAME with a model card, or a card itself.
+    model_card
+        A TOML file that describes a network of timm or open_clip: bands, normalisation, size. Default: none.
     weights
         A file in any layout the libraries publish, or random:SEED. Default: the published file, downloaded once.
+    accept_licence
+        Your word that you accept the licence of the published weights, where it is not an open one.
     gpus
         GPUs to use: numbers such as 0,1, or all. Default: all visible ones, else the CPU.
     device
@@ -116,6 +120,8 @@ class RunConfig:
         Stop when more than this share of the cells fails (after 100 cells).
     dtype
         Type of the stored vectors.
+    dense
+        Maps instead of vectors, where the model has them: one a fragment, or one a cell for models that see it whole.
     extras
         Add quality columns: nodata, saturated, cloud, baseline and more.
     engine
@@ -141,7 +147,9 @@ class RunConfig:
     shards: Annotated[tuple[str, ...], INPUT]
     _: KW_ONLY
     model: Annotated[str, NAME, WHAT]
+    model_card: Annotated[str | None, FILE, WHAT] = None
     weights: Annotated[str | None, FILE, WHAT] = None
+    accept_licence: Annotated[bool, WHAT] = False
     gpus: Annotated[tuple[int, ...] | None, GPUS, SPEED] = None
     device: Annotated[Literal["auto", "cpu", "cuda"], SPEED] = "auto"
     output: Annotated[str | None, DIR, INPUT] = None
@@ -164,6 +172,7 @@ class RunConfig:
     shard_count: Annotated[int, WHOLE, CELLS] = 1
     max_failures: Annotated[float, SHARE, AGAIN] = 0.05
     dtype: Annotated[Literal["float32", "float16"], WHAT] = "float32"
+    dense: Annotated[bool, WHAT] = False
     extras: Annotated[bool, WHAT] = False
     engine: Annotated[Literal["auto", "torch", "openvino"], SPEED] = "auto"
     stall_timeout: Annotated[float, Parameter(metavar="S"), AGAIN] = 300.0

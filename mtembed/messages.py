@@ -76,6 +76,8 @@ class DeviceJob:
     lane: int = 0
     card: int | None = None
     cells: int = 1
+    model_card: str | None = None
+    dense: bool = False
 
 
 @dataclass(frozen=True, slots=True)

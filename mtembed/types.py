@@ -44,6 +44,34 @@ class Normalisation:
 
 
 @dataclass(frozen=True, slots=True)
+class MapLayout:
+    """Where the vectors of a network's map lie in the fragment that it was given: along each axis ``count(size)``
+    squares of ``step`` px, the first of which begins ``origin`` px inside; ``trim`` px of a fragment make no square."""
+
+    step: int
+    origin: int = 0
+    trim: int = 0
+
+    def count(self, size: int) -> int:
+        """Vectors along an axis of ``size`` px."""
+        return (size - self.trim) // self.step
+
+    def covered(self, size: int) -> int:
+        """Pixels of an axis that the map covers."""
+        return self.count(size) * self.step
+
+
+@dataclass(frozen=True, slots=True)
+class MapShape:
+    """A map as it is stored: ``layout``, and ``rows`` x ``cols`` vectors of ``dim`` values."""
+
+    layout: MapLayout
+    rows: int
+    cols: int
+    dim: int
+
+
+@dataclass(frozen=True, slots=True)
 class MetadataLine:
     """A line of ``metadata.parquet`` about a row; ``timestamp`` is ``YYYYMMDDTHHMMSS`` in UTC, or another text."""
 

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 import pyproj
 import shapely
 
+from mtembed.check.expected import Expected
 from mtembed.check.findings import SHOWN_PER_KIND, FileFindings, Findings, RowFindings
-from mtembed.check.rows import Expected, Extent, Group, check_rows
+from mtembed.check.rows import Extent, Group, check_rows
 from mtembed.dataset.atomic import json_object, sha256_of
 from mtembed.dataset.folder import Dataset
 from mtembed.dataset.part import PART_KEY
@@ -214,7 +215,7 @@ def _check_embeddings(
         if path.stat().st_size != order.facts["part_bytes"]:
             found.add("facts", f"the file has {path.stat().st_size} bytes, {order.facts['part_bytes']} in the manifest")
         expected = order.expected
-        wanted = schema(expected.dim, cast(Dtype, expected.dtype), expected.extras)
+        wanted = schema(expected.dim, cast(Dtype, expected.dtype), expected.extras, expected.shape)
         if not _same_schema(file.schema_arrow, wanted, found):
             return
         cells = _check_cells(order, content, file, found)

@@ -20,10 +20,12 @@ import pyarrow.compute as pc
 import pyproj
 import shapely
 
+from mtembed.check.expected import Expected
 from mtembed.check.findings import RowFindings
 from mtembed.dataset.unique_id import unique_ids
 from mtembed.geo.fragments import FragmentGrid
 from mtembed.geo.grid import grid_numbers
+from mtembed.types import MapShape
 
 Doubles = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -37,19 +39,6 @@ SHARES = ("nodata", "saturated", "cloud")
 EARTH = (-180.0, -90.0, 180.0, 90.0)
 TIMESTAMP = re.compile(r"(\d{8}T\d{6})?")  # empty where nothing says when a product was sensed
 POLYGON, MULTIPOLYGON = 3, 6  # shapely's type ids
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """What the manifest says about every row."""
-
-    dim: int
-    dtype: str
-    extras: bool
-    fragment_size: int
-    overlap: float
-    border_shift: bool
-    max_nodata: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +192,7 @@ def _off_earth(bounds: Doubles) -> Mask:
 def _check_pixels(group: Group) -> bool:
     """Squares of the right size, row by row, and all those of the grid; False where the sizes are wrong."""
     pixels = group.column("pixel_bbox").astype(np.int64)
-    size = group.expected.fragment_size
+    size = group.expected.covered
     wrong = (pixels[:, 2:] - pixels[:, :2] != size).any(axis=1) | (pixels[:, :2] < 0).any(axis=1)
     group.found.rows("pixel_bbox", wrong, f"pixel_bbox is not a square of {size} px inside the cell")
     place = pixels[:, 1] * 2**32 + pixels[:, 0]
@@ -218,9 +207,9 @@ def _check_complete(group: Group, pixels: Numbers) -> None:
     """With border shift the fragments reach the border, which tells the cell's size and so all of its fragments."""
     bad = np.zeros(len(pixels), bool)
     for start, stop in _pairs(group.starts, len(pixels)):
-        offsets = pixels[start:stop, 1::-1]
+        offsets = pixels[start:stop, 1::-1] - group.expected.origin
         if group.expected.border_shift:
-            rows, cols = (pixels[start:stop, 3].max(), pixels[start:stop, 2].max())
+            rows, cols = offsets.max(axis=0) + group.expected.fragment_size
             wanted = _fragments(int(rows), int(cols), group.expected)
             bad[start] = not np.array_equal(offsets, wanted)
         else:
@@ -250,9 +239,21 @@ def _check_places(group: Group, geometry: npt.NDArray[Any]) -> None:
     group.found.rows(
         "utm_footprint", _off_grid(group, boxes), "utm_footprint is not at pixel_bbox on the grid of its cell"
     )
+    if group.expected.shape:
+        _check_transforms(group, boxes, group.expected.shape)
     rings = _project(group, shapely.get_coordinates(utm).reshape(-1, 5, 2))
     if rings is not None:
         _check_geometry(group, geometry, rings)
+
+
+def _check_transforms(group: Group, boxes: Doubles, shape: MapShape) -> None:
+    """A map's first and last corner are those of its footprint, and nothing is turned."""
+    a, b, left, d, e, top = group.column("dense_transform").T
+    corners = np.column_stack([left, top + e * shape.rows, left + a * shape.cols, top])
+    turned = (b != 0) | (d != 0)
+    group.found.rows(
+        "dense_transform", turned | _away(corners, boxes, METRES), "dense_transform is not at utm_footprint"
+    )
 
 
 def _off_grid(group: Group, boxes: Doubles) -> Mask:

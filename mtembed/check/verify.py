@@ -20,11 +20,11 @@ import numpy as np
 
 from mtembed import models
 from mtembed.archive.shards import find_shards
+from mtembed.check.expected import Expected
 from mtembed.check.findings import AGAIN, Findings, Problem, Verdict
 from mtembed.check.folder import check_card, check_failures, check_leftovers, in_work
 from mtembed.check.inputs import check_input
 from mtembed.check.part import PartOrder, check_part
-from mtembed.check.rows import Expected
 from mtembed.dataset.folder import Dataset
 from mtembed.dataset.manifest import Manifest as Record
 from mtembed.dataset.manifest import read, totals
@@ -60,7 +60,8 @@ class Manifest:
     @property
     def expected(self) -> Expected:
         names = ("dtype", "extras", "fragment_size", "overlap", "border_shift", "max_nodata")
-        return Expected(self.content["model"]["dim"], *(self.settings[name] for name in names))
+        values = {name: self.settings[name] for name in names}
+        return Expected(dim=self.content["model"]["dim"], shape=self.record.model.shape, **values)
 
     @property
     def everything(self) -> bool:
@@ -171,7 +172,9 @@ def _check_manifest(manifest: Manifest, findings: Findings) -> None:
             found.add("manifest", f"totals give {name} {stored[name]}, the shards add up to {value}: {RESTORE}")
     settings, model = manifest.settings, manifest.content["model"]
     try:
-        spec = models.get(settings["model"])
+        spec = models.get(settings["model"], settings.get("model_card"))
+        if settings.get("dense"):
+            spec = models.mapped(spec, settings["fragment_size"])
         wanted = {"name": spec.name, "dim": spec.dim, "bands": list(spec.bands_for(settings["source"]))}
     except UsageError as error:
         found.add("manifest", str(error))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mtembed.models.check import ConstantImage
     from mtembed.types import Weights
 
-HEADINGS = ("name", "network", "sources", "bands", "px", "D", "licence", "weights file")
+HEADINGS = ("name", "network", "sources", "bands", "px", "D", "licence", "from", "weights file")
 RANDOM = "These weights are RANDOM: good for tests and benchmarks, not for embeddings that mean something."
 
 
@@ -27,13 +27,15 @@ def models(
         str | None, Parameter(name="--check", help="Load this model's weights and embed known constant images.")
     ] = None,
     weights: Annotated[str | None, Parameter(help="With --check: a weights file, or random:SEED.")] = None,
+    model_card: Annotated[str | None, Parameter(help="With --check timm:NAME: the card that describes it.")] = None,
+    accept_licence: Annotated[bool, Parameter(help="With --check: as for a run.", negative="")] = False,
     talk: Talk = SPEECH,
 ) -> int:
     """List the models, or check one."""
     if check is None:
         talk.show(listed(), facts())
         return 0
-    result = check_model(check, weights)
+    result = check_model(check, weights, model_card, accept_licence)
     talk.show(checked(result), [result])
     return 0 if result["behaves"] else 1
 
@@ -51,6 +53,8 @@ def facts() -> list[dict[str, Any]]:
 
 
 def _facts(spec: ModelSpec) -> dict[str, Any]:
+    from mtembed.models import origin
+
     return {
         "name": spec.name,
         "title": spec.title,
@@ -63,6 +67,8 @@ def _facts(spec: ModelSpec) -> dict[str, Any]:
         "weights": spec.published.file if spec.published else None,
         "page": spec.published.page if spec.published else None,
         "licence": spec.licence,
+        "terms": spec.terms or None,
+        "from": origin(spec),
         "citation": spec.citation,
     }
 
@@ -72,31 +78,33 @@ def listed() -> RenderableType:
     from mtembed.cli.tables import Columns
 
     return Columns(
-        HEADINGS, [_row(spec) for spec in specs()], numbers=("px", "D"), optional=("weights file", "network")
+        HEADINGS, [_row(spec) for spec in specs()], numbers=("px", "D"), optional=("weights file", "from", "network")
     )
 
 
 def _row(spec: ModelSpec) -> tuple[str, ...]:
+    from mtembed.models import origin
+
     bands = spec.bands[spec.source]
     shown = " ".join(bands) if len(bands) < 4 else f"{len(bands)}, {bands[0]} to {bands[-1]}"
     sources = ", ".join(sorted(spec.bands, key=lambda source: source != spec.source))
     network = spec.architecture if spec.trained else "random filters"
     file = spec.published.file if spec.published else "none needed"
-    return (spec.name, network, sources, shown, str(spec.size), str(spec.dim), spec.licence, file)
+    return (spec.name, network, sources, shown, str(spec.size), str(spec.dim), spec.licence, origin(spec), file)
 
 
-def check_model(name: str, option: str | None) -> dict[str, Any]:
+def check_model(name: str, option: str | None, card: str | None = None, accept_licence: bool = False) -> dict[str, Any]:
     """Load a model's weights and embed constant images.  Raises UsageError and WeightsError."""
     from mtembed import models as registry
     from mtembed.models import weights
     from mtembed.models.check import check
 
-    spec = registry.get(name)
-    found = weights.resolve(spec, option)
+    spec = registry.get(name, card)
+    found = weights.resolve(spec, option, accept_licence)
     images = check(spec, found)
     problems = _problems(images)
     return {
-        "name": name,
+        "name": spec.name,
         "weights": found.label,
         "sha256": found.sha256,
         "random": _random(spec, found),

@@ -39,7 +39,10 @@ class Target:
             return cls("float32", False, int(rest))
         if text in STORED:
             return cls(text, False, 0)
-        raise UsageError(f"--to {text} is not possible: give {', '.join(STORED)}, {PCA}:K, {ARRAY} or {ARRAY}:FORM")
+        raise UsageError(
+            f"--to {text} is not possible: give {', '.join(STORED)}, {PCA}:K, {ARRAY} or {ARRAY}:FORM; maps can become "
+            "geotiff"
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,6 +14,8 @@ from mtembed.types import FloatArray
 
 TEXT = ("unique_id", "timestamp", "product_id", "grid_cell", "utm_footprint", "utm_crs", "parquet_url", "baseline")
 GEOMETRY = "geometry"
+SHAPE_KEY = "mtembed.shape"
+"""In the metadata of the field of vectors, where these are maps: a JSON list of rows, columns, values of a vector."""
 FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
 
 

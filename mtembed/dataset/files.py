@@ -99,6 +99,7 @@ class Footer:
     mark: Fingerprint
     form: Form | None = None
     array: RawArray | None = None
+    maps: bool = False
 
     @classmethod
     def of(cls, path: Path) -> Footer:
@@ -120,6 +121,7 @@ class Footer:
                     dim=dim,
                     mark=fingerprint(path, footer.num_rows),
                     form=form,
+                    maps=forms.SHAPE_KEY.encode() in (arrow.field(VECTORS).metadata or {}),
                 )
         except UNREADABLE as error:
             raise OutputError(damaged(path, error)) from error

@@ -21,7 +21,7 @@ from mtembed.dataset.atomic import is_file_name, read_regular
 from mtembed.dataset.settings import Settings
 from mtembed.errors import OutputError
 from mtembed.notes import DecodedBands, PrecisionCheck
-from mtembed.types import CrewSizes, Normalisation, Roofline, ShardFacts
+from mtembed.types import CrewSizes, MapShape, Normalisation, Roofline, ShardFacts
 
 MOST_ROWS = 2**31  # of a shard, whose row groups have 32-bit numbers
 LARGEST = 2**63 - 1  # of a count, as in Arrow's int64
@@ -31,7 +31,8 @@ Event = Mapping[str, int | float | str | None]
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """The model as it was when the dataset was made: ``bands`` in the network's order, ``dim`` values in a vector."""
+    """The model as it was when the dataset was made: ``bands`` in the network's order, ``dim`` values in a vector, or
+    in a map of that ``shape``."""
 
     name: str
     title: str
@@ -39,6 +40,7 @@ class ModelFacts:
     dim: int
     normalisation: Normalisation
     citation: str
+    shape: MapShape | None = None
 
 
 @dataclass(frozen=True, slots=True)

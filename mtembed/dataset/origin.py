@@ -14,7 +14,7 @@ from mtembed.dataset.folder import now
 from mtembed.dataset.manifest import GridFacts, Manifest, ModelFacts, Notes, WeightsFacts, totals
 from mtembed.dataset.settings import Settings
 from mtembed.geo.fragments import FragmentGrid
-from mtembed.models import ModelSpec
+from mtembed.models import ModelSpec, origin
 from mtembed.notes import (
     BatchHalved,
     DecodedBands,
@@ -62,6 +62,7 @@ def begin(spec: ModelSpec, settings: Settings, side: tuple[int, int], warnings: 
             dim=spec.dim,
             normalisation=spec.normalisation_for(settings.source),
             citation=spec.citation,
+            shape=spec.shape,
         ),
         weights=WeightsFacts(
             file=settings.weights,
@@ -78,7 +79,7 @@ def begin(spec: ModelSpec, settings: Settings, side: tuple[int, int], warnings: 
             col_offsets=tuple(grid.col_offsets),
             uncovered_share=grid.uncovered,
         ),
-        versions={"python": sys.version.split()[0], **versions()},
+        versions={"python": sys.version.split()[0], **versions(), **_maker(spec)},
         command=command_line(sys.argv),
         warnings=tuple(warnings),
         complete=False,
@@ -175,6 +176,12 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _maker(spec: ModelSpec) -> dict[str, str]:
+    """The package that the model comes from, where it is another one, and its version."""
+    package, _, number = origin(spec).rpartition(" ")
+    return {package: number} if package else {}
 
 
 def command_line(argv: Sequence[str]) -> str:

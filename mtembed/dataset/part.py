@@ -30,7 +30,7 @@ from mtembed.dataset.timings import read_timings, write_timings
 from mtembed.errors import CellError, OutputError, PartError, PartTaken, SettingsError
 from mtembed.geo.footprint import footprints
 from mtembed.parquet import UNREADABLE, first_line
-from mtembed.types import CellRecord, CellTiming, PartInfo, ShardFacts
+from mtembed.types import CellRecord, CellTiming, MapShape, PartInfo, ShardFacts
 
 PART_KEY = b"mtembed"
 CELLS_AT_A_TIME = 20  # of a row group, made into rows: what is made on the way is of so many only
@@ -49,6 +49,7 @@ class WriteJob:
     dtype: Literal["float32", "float16"]
     extras: bool
     settings_id: str
+    shape: MapShape | None = None
 
 
 class UnfinishedPart:
@@ -155,7 +156,7 @@ class UnfinishedPart:
         job = self.job
         cells = list(self._cells())
         groups = row_groups([cell.count for cell in cells], job.dim, np.dtype(job.dtype).itemsize)
-        writer = PartWriter(path, schema(job.dim, job.dtype, job.extras))
+        writer = PartWriter(path, schema(job.dim, job.dtype, job.extras, job.shape))
         for first, last in groups:
             writer.write(self._row_group(cells[first:last]))
             pa.default_memory_pool().release_unused()  # before the next group asks for as much again
@@ -191,7 +192,8 @@ class UnfinishedPart:
         entries = [cell.entry for cell in cells if cell.entry]
         dtype, dim = self.job.dtype, self.job.dim
         vectors = self.journal.vectors(entries, dtype, dim)
-        return build_table([e.record for e in entries if e.record], vectors, dtype, self.job.extras)
+        records = [entry.record for entry in entries if entry.record]
+        return build_table(records, vectors, dtype, self.job.extras, self.job.shape)
 
     def _facts(self, timings: Sequence[CellTiming], rows: int, part: Path) -> ShardFacts:
         """What the manifest keeps of a shard."""

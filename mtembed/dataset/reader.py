@@ -236,11 +236,12 @@ class EmbeddingDataset:
         return form.decode(values, *scales)
 
 
-def open_dataset(name: Name | Sequence[Name]) -> EmbeddingDataset:
+def open_dataset(name: Name | Sequence[Name], maps: bool = False) -> EmbeddingDataset:
     """Find the files of a dataset and read their footers: a run's folder, a folder or glob of files, files.
 
     Several names are one dataset.  Raises UsageError where nothing matches, a file has no embeddings, there are no
-    rows, or dimensions or models differ; OutputError for a file that cannot be read.
+    rows, or dimensions or models differ, and for maps instead of vectors, where these are not asked for (``maps``);
+    OutputError for a file that cannot be read.
     """
     names = [name] if isinstance(name, str | Path) else list(name)
     paths = list(dict.fromkeys(path.absolute() for one in names for path in find_files(one)))
@@ -250,6 +251,7 @@ def open_dataset(name: Name | Sequence[Name]) -> EmbeddingDataset:
     if not filled:
         raise UsageError(f"{title} has no rows: name a dataset with embeddings in it")
     require_same(filled, "dim", "{} has vectors of {} values and {} of {}")
+    _require_kind(filled, maps)
     makers = {path: Maker.of(path) for path in paths}
     model, root, manifest = common_maker(makers)
     shared = shared_folder(paths)
@@ -274,6 +276,18 @@ def open_dataset(name: Name | Sequence[Name]) -> EmbeddingDataset:
         root=root,
         manifest=manifest,
     )
+
+
+def _require_kind(opened: Sequence[Footer], maps: bool) -> None:
+    """Raises UsageError for maps among vectors, and the other way round."""
+    for one in opened:
+        if one.maps and not maps:
+            raise UsageError(
+                f"{one.path.name} holds maps and not vectors (it was made with --dense): make vectors without --dense, "
+                "or files for a GIS with mtembed convert --to geotiff"
+            )
+        if maps and not one.maps:
+            raise UsageError(f"{one.path.name} holds no maps: make them with --dense")
 
 
 def _with_array(

@@ -25,6 +25,9 @@ COLUMNS = (
     ("pixel_bbox", "list of 4 int32", "column and row of the first pixel, then those behind the last, finest band"),
     ("bbox", "struct", "bounds of the geometry (GeoParquet covering)"),
 )
+DENSE_COLUMNS = (
+    ("dense_transform", "list of 6 doubles", "a, b, c, d, e, f: x = a col + b row + c, y = d col + e row + f"),
+)
 EXTRA_COLUMNS = (
     ("nodata, saturated, cloud", "float32", "shares of the fragment's pixels, 0 to 1"),
     ("baseline", "string", "Sentinel-2 processing baseline as in product_id"),
@@ -35,7 +38,7 @@ SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "1
          (10**8, "10M<n<100M"), (10**9, "100M<n<1B"))  # fmt: skip
 SETTINGS_SHOWN = (
     "fragment_size", "overlap", "border_shift", "offset", "max_nodata", "bbox", "limit", "precision", "engine",
-    "device", "batch", "threads", "dtype", "extras",
+    "device", "batch", "threads", "dtype", "dense", "extras",
 )  # fmt: skip
 LISTED = 10
 
@@ -82,9 +85,16 @@ def _title(manifest: Manifest) -> str:
         f"# {_name(manifest)}\n\n"
         f"{plural(totals.embeddings, 'embedding')} of {counted(totals.cells)} "
         f"of Major TOM Core, {SOURCES[settings.source].description}.\n"
-        f"Model: {model.title}. Each row is a vector of {model.dim} values for a fragment of {side} x {side} px."
+        f"Model: {model.title}. Each row is {_vector(manifest)} for a fragment of {side} x {side} px."
         + (_SHARED.format(settings.shard_count) if settings.shard_count > 1 else "")
     )
+
+
+def _vector(manifest: Manifest) -> str:
+    shape = manifest.model.shape
+    if shape is None:
+        return f"a vector of {manifest.model.dim} values"
+    return f"a map of {shape.rows} x {shape.cols} vectors of {shape.dim} values, row by row,"
 
 
 _SHARED = (
@@ -118,7 +128,7 @@ def _contents(manifest: Manifest) -> str:
 
 def _columns(manifest: Manifest) -> str:
     settings, dim = manifest.settings, manifest.model.dim
-    columns = COLUMNS + (EXTRA_COLUMNS if settings.extras else ())
+    columns = COLUMNS + (DENSE_COLUMNS if settings.dense else ()) + (EXTRA_COLUMNS if settings.extras else ())
     rows = [
         (f"`{name}`".replace(", ", "`, `"), f"{settings.dtype} x {dim}" if name == "embedding" else kind, text)
         for name, kind, text in columns

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,15 +21,17 @@ import pyarrow.parquet as pq
 import pyproj
 import shapely
 
+from mtembed.dataset.columns import SHAPE_KEY
 from mtembed.dataset.unique_id import unique_ids
 from mtembed.errors import CellError
 from mtembed.geo.footprint import Footprints, footprints
 from mtembed.geo.grid import grid_numbers
-from mtembed.types import CellRecord
+from mtembed.types import CellRecord, MapLayout, MapShape
 
 Dtype = Literal["float32", "float16"]
 Bounds = tuple[float, float, float, float]
 
+TRANSFORM = "dense_transform"
 _GROUP_ROWS = 10_000
 _GROUP_BYTES = 32 * 2**20
 _BBOX = ("xmin", "ymin", "xmax", "ymax")
@@ -37,14 +40,15 @@ _MEASURED = ("centre_lat", "centre_lon", *(f"bbox.{name}" for name in _BBOX), "n
 _WKB_TYPES = {b"\x03\0\0\0": "Polygon", b"\x06\0\0\0": "MultiPolygon"}
 
 
-def schema(dim: int, dtype: Dtype, extras: bool) -> pa.Schema:
+def schema(dim: int, dtype: Dtype, extras: bool, shape: MapShape | None = None) -> pa.Schema:
     """Return the columns of an output file: the thirteen of Major TOM, ``bbox``, and with ``extras`` seven more.
 
-    ``dim`` is the number of values of a vector.  The ``geo`` key is not here: its box is known when the file is closed.
+    ``dim`` is the number of values of a vector, or of a map of that ``shape``, which then is in the field's metadata;
+    ``dense_transform`` says where the map lies.  The ``geo`` key is not here: its box is known when the file is closed.
     """
-    fields = [
+    fields: list[Any] = [
         ("unique_id", pa.string()),
-        ("embedding", pa.list_(pa.float32() if dtype == "float32" else pa.float16(), dim)),
+        _vectors(dim, dtype, shape),
         ("timestamp", pa.string()),
         ("product_id", pa.string()),
         ("grid_cell", pa.string()),
@@ -58,6 +62,8 @@ def schema(dim: int, dtype: Dtype, extras: bool) -> pa.Schema:
         ("pixel_bbox", pa.list_(pa.int32(), 4)),
         ("bbox", pa.struct([(name, pa.float64()) for name in _BBOX])),
     ]
+    if shape:
+        fields.append((TRANSFORM, pa.list_(pa.float64(), 6)))
     if extras:
         fields += [(name, pa.float32()) for name in ("nodata", "saturated", "cloud")]
         fields += [("baseline", pa.string()), ("offset_removed", pa.bool_())]
@@ -65,17 +71,25 @@ def schema(dim: int, dtype: Dtype, extras: bool) -> pa.Schema:
     return pa.schema(fields)
 
 
+def _vectors(dim: int, dtype: Dtype, shape: MapShape | None) -> pa.Field:
+    kind = pa.list_(pa.float32() if dtype == "float32" else pa.float16(), dim)
+    told = {SHAPE_KEY: json.dumps([shape.rows, shape.cols, shape.dim])} if shape else None
+    return pa.field("embedding", kind, metadata=told)
+
+
 def build_table(
     records: Sequence[CellRecord],
     vectors: npt.NDArray[np.float32] | npt.NDArray[np.float16],
     dtype: Dtype,
     extras: bool,
+    shape: MapShape | None = None,
 ) -> pa.Table:
     """Make the rows of some cells: records as given, in each its fragments in the order of ``offsets``.
 
     ``vectors`` is [n, D], concatenated likewise, n fragments in all; it is stored as ``dtype``.  Where it is contiguous
     and of that type already, the table's embedding column is this very memory: leave it alone while the table lives.
-    ``grid_row_u`` and ``grid_col_r`` are null where ``grid_numbers`` knows none.
+    ``grid_row_u`` and ``grid_col_r`` are null where ``grid_numbers`` knows none.  With a ``shape`` the vectors are
+    maps, and places are those of the ground that they cover.
     Raises ValueError where the numbers of rows differ, CellError (stage ``write``) naming the first cell that has a
     value which is not finite as ``dtype`` or a footprint that cannot be placed.
     """
@@ -84,8 +98,11 @@ def build_table(
         raise ValueError(f"{len(vectors)} vectors for {sum(counts)} fragments")
     cell = np.repeat(np.arange(len(records)), counts)
     stored = _stored(vectors, dtype, records, cell)
-    places = footprints(records)
+    covered = [_covered(record, shape.layout) for record in records] if shape else records
+    places = footprints(covered)
     columns = _cell_columns(records, cell) | _place_columns(places)
+    if shape:
+        columns[TRANSFORM] = _transforms(covered, shape.layout.step)
     columns["embedding"] = pa.FixedSizeListArray.from_arrays(pa.array(stored.reshape(-1)), stored.shape[1])
     outlines = shapely.to_wkt(places.geometry, rounding_precision=-1)  # equal to f"{geometry}"
     columns["unique_id"] = pa.array(
@@ -93,8 +110,26 @@ def build_table(
     )
     if extras:
         columns |= _extra_columns(records, cell)
-    wanted = schema(stored.shape[1], dtype, extras)
+    wanted = schema(stored.shape[1], dtype, extras, shape)
     return pa.Table.from_arrays([columns[name] for name in wanted.names], schema=wanted)
+
+
+def _covered(record: CellRecord, layout: MapLayout) -> CellRecord:
+    """The record of the squares that maps cover, instead of those that the network saw."""
+    return replace(record, offsets=record.offsets + np.int32(layout.origin), size=layout.covered(record.size))
+
+
+def _transforms(covered: Sequence[CellRecord], step: int) -> pa.Array:
+    """(a, b, c, d, e, f) of each map: x = a col + b row + c, y = d col + e row + f in ``utm_crs``, from its corner."""
+    found = []
+    for record in covered:
+        place = record.georeference
+        rows, cols = record.offsets.T.astype(np.float64)
+        zero = np.zeros(len(rows))
+        width, height = zero + step * place.pixel_width, zero - step * place.pixel_height
+        left, top = place.left + cols * place.pixel_width, place.top - rows * place.pixel_height
+        found.append(np.column_stack([width, zero, left, zero, height, top]))
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(found).reshape(-1)), 6)
 
 
 def _stored(

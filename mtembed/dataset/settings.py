@@ -53,6 +53,8 @@ class Settings:
     device: Device
     batch: int
     threads: int
+    model_card: str | None = None
+    dense: bool = False
 
     @property
     def id(self) -> str:
@@ -87,7 +89,7 @@ def resolve(
         border_shift=config.border_shift,
         offset=spec.offset if config.offset == "auto" else config.offset,
         max_nodata=config.max_nodata,
-        dtype=config.dtype,
+        dtype="float16" if config.dense else config.dtype,
         extras=config.extras,
         bbox=config.bbox,
         cells_sha256=None if config.cells is None else hashlib.sha256(Path(config.cells).read_bytes()).hexdigest(),
@@ -98,6 +100,8 @@ def resolve(
         device=device,
         batch=config.batch or (earlier.batch if earlier else automatic_batch(spec, device, config)),
         threads=earlier.threads if earlier else _threads(spec, device, config.share_of_machine),
+        model_card=spec.card or None,
+        dense=config.dense,
     )
 
 

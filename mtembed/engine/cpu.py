@@ -70,7 +70,8 @@ class CpuDevice:
     def __init__(self, job: DeviceJob) -> None:
         self.job = job
         self.name = "cpu"
-        self.spec = models.get(job.model)
+        spec = models.get(job.model, job.model_card)
+        self.spec = models.mapped(spec, job.size) if job.dense else spec
         self.network = _network(job, self.spec)
         kernel = backend()
         self.cutter = Cutter(kernel, self.spec.normalisation_for(job.source))

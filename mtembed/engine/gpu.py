@@ -43,7 +43,8 @@ class GpuDevice:
 
     def __init__(self, job: DeviceJob, ring: Ring, device: torch.device, kernel: str | None = None) -> None:
         self.job, self.device = job, device
-        self.spec = models.get(job.model)
+        spec = models.get(job.model, job.model_card)
+        self.spec = models.mapped(spec, job.size) if job.dense else spec
         self.streams = Streams(device)
         self.decoder = DeviceDecoder(device)
         self.ring = PinnedRing(ring, device)

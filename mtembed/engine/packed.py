@@ -8,6 +8,7 @@ same, in another order: float32 vectors differ by about 1e-6.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ def pack(network: nn.Module, fragment: Tensor) -> nn.Module:
     if is_plain_resnet(trunk):
         shapes = _input_shapes(network, fragment)
         join_resnet(trunk, lambda convolution, relu: PackedConvolution(convolution, shapes[convolution], relu))
-    elif hasattr(trunk, "blocks"):
+    elif _is_plain_transformer(trunk):
         _pack_transformer(trunk, fragment.dtype)
     return network
 
@@ -98,12 +99,33 @@ class PackedLinear(nn.Module):
         return packed
 
 
+def _is_plain_transformer(trunk: Any) -> bool:
+    """Whether every block is timm's attention and its two linear layers, or three of which one is a gate.
+
+    Told by names, because timm takes seconds to load and may not be loaded at all.
+    """
+    blocks = getattr(trunk, "blocks", None)
+    return isinstance(blocks, Iterable) and all(
+        _is_timms(getattr(block, "attn", None), "Attention") and _is_timms(getattr(block, "mlp", None), "Mlp", "SwiGLU")
+        for block in blocks
+    )
+
+
+def _is_timms(layer: Any, *names: str) -> bool:
+    kind = type(layer)
+    return kind.__name__ in names and kind.__module__.startswith("timm.")
+
+
 def _pack_transformer(trunk: Any, dtype: torch.dtype) -> None:
     """In bfloat16 attention goes through plain products, which a CPU does faster than torch's fused one."""
     for block in trunk.blocks:
         attention, mlp = block.attn, block.mlp
         attention.qkv, attention.proj = PackedLinear(attention.qkv), PackedLinear(attention.proj)
         attention.fused_attn = dtype == torch.float32
+        if not hasattr(mlp, "fc1"):
+            for name in ("fc1_g", "fc1_x", "fc2"):
+                setattr(mlp, name, PackedLinear(getattr(mlp, name)))
+            continue
         gelu = mlp.act if type(mlp.act) is nn.GELU else None
         mlp.fc1, mlp.fc2 = PackedLinear(mlp.fc1, gelu), PackedLinear(mlp.fc2)
         if gelu is not None:

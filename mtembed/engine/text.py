@@ -25,7 +25,7 @@ def text_vector(spec: ModelSpec, weights: str | None, words: str) -> FloatArray:
 
     assert spec.text is not None
     config = open_clip.get_model_config(spec.text)
-    found = resolve(spec, weights)
+    found = resolve(spec, weights, accepted=True)  # as when the dataset was made
     if found.path is None:
         raise WeightsError(
             f"--text needs trained weights of {spec.name}, and these are {found.label}: embed with a file"

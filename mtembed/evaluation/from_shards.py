@@ -40,6 +40,7 @@ class Maker:
     name: str
     model: str
     weights: str | None = None
+    model_card: str | None = None
 
 
 def sources(shards: Sequence[str]) -> list[dict[str, Any]]:
@@ -77,7 +78,8 @@ def with_baselines(
     beside, there = {}, np.ones(len(rows), bool)
     for maker in makers:
         name = f"{maker.name}-{_digest([maker.model, maker.weights, options])}"
-        config = {"model": maker.model, "weights": maker.weights, "output": str(folder / name), **options}
+        config = {field: getattr(maker, field) for field in ("model", "weights", "model_card")}
+        config |= {"output": str(folder / name), **options}
         embed(shards, on_progress=_told(maker.name, tick), **config)
         beside[maker.name], found = _aligned(folder / name, keys)
         there &= found
@@ -113,11 +115,10 @@ def _makers(settings: Settings) -> tuple[list[Maker], list[str]]:
     statistics = next(spec for spec in bands.SPECS if spec.source == settings.source)
     made = [Maker("bands", statistics.name), Maker("rcf", rcf.SPECS[0].name)]
     notes = []
-    known = models.names()
-    if settings.model not in known:
+    if not settings.model_card and settings.model not in models.names():
         notes.append(f"no baseline of random weights: {settings.model} is no model of this mtembed")
-    elif models.get(settings.model).trained:
-        made.append(Maker("random-weights", settings.model, f"random:{SEED}"))
+    elif models.get(settings.model, settings.model_card).trained:
+        made.append(Maker("random-weights", settings.model, f"random:{SEED}", settings.model_card))
     return [maker for maker in made if maker.model != settings.model or maker.weights], notes
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from mtembed.errors import UsageError
-from mtembed.types import Normalisation, Rule, Source, Weights
+from mtembed.types import MapLayout, MapShape, Normalisation, Rule, Source, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -30,11 +31,12 @@ class PublishedWeights:
 
     ``entry`` is the name under which ``library`` knows them (a member of a torchgeo enum, a timm hub config), nothing
     for a file that only the Hugging Face ``hub`` knows, and the whole address for a file of any other server
-    (``url``).  ``file`` is the name of the file a user will have, ``repository`` its ``owner/name`` on the hub, or the
-    address of the page that offers it.  ``sha256`` is the file's in hex, where it is known.
+    (``url``); a file of a ``user`` is never downloaded.  ``file`` is the name of the file a user will have,
+    ``repository`` its ``owner/name`` on the hub, or the address of the page that offers it.  ``sha256`` is the file's
+    in hex, where it is known.
     """
 
-    library: Literal["torchgeo", "timm", "hub", "url"]
+    library: Literal["torchgeo", "timm", "hub", "url", "user"]
     entry: str
     file: str
     repository: str
@@ -43,7 +45,7 @@ class PublishedWeights:
     @property
     def page(self) -> str:
         """The web page that offers the file."""
-        return self.repository if self.library == "url" else f"https://huggingface.co/{self.repository}"
+        return self.repository if self.library in ("url", "user") else f"https://huggingface.co/{self.repository}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +76,22 @@ class ModelSpec:
 
     ``architecture`` is timm's name of the network (or ``rcf``); ``bands`` holds, for every source the model can run on,
     the columns in the network's order; ``source`` is the one it was made for, ``also`` others that it was made for too;
-    ``offset`` whether it was trained on pixels with the radiometric offset of new baselines (kept), or on pixels whose
-    offset was taken off (remove); ``size`` the fragment's side in pixels
-    and ``patch`` what another size must be a multiple of (``smallest`` at least); ``dim`` the vector's length;
-    ``parameters`` their number at ``source`` and ``size``; ``oracle`` the first values of a published embedding of an
-    all-white fragment, where one is known.
+    ``offset`` whether it was trained on pixels with the radiometric offset of new baselines (keep), or on pixels whose
+    offset was taken off (remove); ``size`` the fragment's side in pixels and ``patch`` what another size must be a
+    multiple of (``smallest`` at least; 0: there is no other); ``dim`` the vector's length; ``parameters`` their number
+    at ``source`` and ``size``; ``oracle`` the first values of a published embedding of an all-white fragment, where one
+    is known.
 
     How it is run: ``half`` is the 16-bit type that ``--precision auto`` means on CUDA (on a CPU it is bfloat16, for
     every model; None: float32 everywhere); ``gpu_batch`` and ``cpu_batch`` are fragments per forward, ``engines`` what
     can run it on a CPU.  ``text`` is open_clip's name of the pair whose visual tower it is, where words have vectors
     too.  ``trained`` is False for a network that is random by design: its random weights are the real
-    ones, and it is made for every source it has bands for.
+    ones, and it is made for every source it has bands for.  ``card`` is the JSON of the user's card that it is made of.
+    ``terms`` is where the licence of the weights stands, if it is not an open one: users are asked before a download.
+    ``package`` is one that its network comes from and that not everybody has.
+
+    ``layout`` is where the vectors of its map lie, for a network that has one; ``whole`` says that a map is that of a
+    whole cell.  ``shape`` is what ``mapped`` made of it: the vector then is a whole map, row by row.
     """
 
     name: str
@@ -112,6 +119,12 @@ class ModelSpec:
     text: str | None = None
     also: tuple[Source, ...] = ()
     offset: Literal["keep", "remove"] = "keep"
+    card: str = ""
+    terms: str = ""
+    package: str = ""
+    layout: MapLayout | None = None
+    whole: bool = False
+    shape: MapShape | None = None
 
     @property
     def weight_bytes(self) -> int:
@@ -140,11 +153,16 @@ class ModelSpec:
                 f"{self.name} needs the bands {needed}, which {source} does not have; use {usable} shards."
             )
 
+    def require_package(self) -> None:
+        """Raise ``UsageError`` where the network comes from a package that is not installed."""
+        if self.package and find_spec(self.package.replace("-", "_")) is None:
+            raise UsageError(f"{self.name} needs a package that is not installed: pip install {self.package}.")
+
     def require_size(self, size: int) -> None:
         """Raise ``UsageError`` if the network cannot take fragments of ``size`` pixels."""
-        if size == self.size or (size >= self.smallest and size % self.patch == 0):
+        if size == self.size or (self.patch and size >= self.smallest and size % self.patch == 0):
             return
-        rule = f"{self.smallest} or more"
+        rule = f"{self.smallest} or more" if self.patch else f"{self.size}"
         if self.patch > 1:
             rule = f"{self.size} or a multiple of {self.patch}"
         raise UsageError(f"{self.name} cannot take fragments of {size} px; --fragment-size must be {rule}.")
@@ -157,4 +175,5 @@ class ModelSpec:
         source, size = source or self.source, size or self.size
         self._require(source)
         self.require_size(size)
+        self.require_package()
         return self.loader(self, source, weights, size)

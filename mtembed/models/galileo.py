@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mtembed.models.base import KeyLayout, ModelSpec, PublishedWeights, spanned
 from mtembed.sources import SENTINEL1
-from mtembed.types import Source
+from mtembed.types import MapLayout, Source
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -112,6 +112,7 @@ SPECS = (
         layouts=(KeyLayout("encoder", dropped=_MASKED),),
         loader=load,
         offset="remove",
+        layout=MapLayout(step=8),
         engines=("torch",),
     ),
 )

@@ -6,7 +6,7 @@ from math import isqrt
 from typing import TYPE_CHECKING
 
 from mtembed.models.base import KeyLayout, ModelSpec, PublishedWeights
-from mtembed.types import Normalisation, Source
+from mtembed.types import MapLayout, Normalisation, Source
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -95,6 +95,7 @@ SPECS = (
         gpu_batch=256,
         cpu_batch=5,
         licence="CC-BY-NC-4.0",
+        terms="https://github.com/vishalned/MMEarth-train",
         citation="Nedungadi et al., MMEarth: Exploring Multi-Modal Pretext Tasks, ECCV 2024, arXiv:2405.02771",
         published=PublishedWeights(
             library="url",
@@ -111,6 +112,8 @@ SPECS = (
         ),
         loader=load,
         offset="remove",
+        layout=MapLayout(step=8, origin=1, trim=2),
+        whole=True,
         engines=("torch",),
     ),
 )

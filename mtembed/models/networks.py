@@ -36,19 +36,22 @@ def timm_network(
     weights: Weights,
     options: dict[str, Any],
     changes: dict[str, Any] | None = None,
+    native: dict[str, Any] | None = None,
+    *,
     adapt: Callable[[State], State] = lambda state: state,
 ) -> Any:
     """Return timm's network, eval mode, float32, CPU, filled from a file or from a seed.
 
-    ``options`` are timm's for the native network, as published and as drawn from a seed; ``changes`` those of the
-    network wanted, to which ``adapt`` fits the native tensors.  Raises ``WeightsError`` for weights that do not fit.
+    ``options`` are timm's for every network, ``native`` more of them for the one as published, which a seed draws too,
+    and ``changes`` for the network wanted, to which ``adapt`` fits the native tensors.  Raises ``WeightsError`` for
+    weights that do not fit.
     """
     import timm
 
     def network(**more: Any) -> Any:
         return timm.create_model(spec.architecture, pretrained=False, num_classes=0, **options, **more)
 
-    return filled(network, weights, spec.layouts, changes, adapt)
+    return filled(network, weights, spec.layouts, changes, native, adapt=adapt)
 
 
 def filled(
@@ -56,11 +59,14 @@ def filled(
     weights: Weights,
     layouts: Iterable[KeyLayout],
     changes: dict[str, Any] | None = None,
+    native: dict[str, Any] | None = None,
+    *,
     adapt: Callable[[State], State] = lambda state: state,
 ) -> Any:
-    """Return ``network(**changes)``, eval mode, float32, CPU, filled from a file or, drawn as ``network()``, a seed.
+    """Return ``network(**changes)``, eval mode, float32, CPU, filled from a file or from a seed.
 
-    ``adapt`` fits the native tensors to the network wanted.  Raises ``WeightsError`` for weights that do not fit.
+    A seed draws ``network(**native)``, whose tensors ``adapt`` fits to the network wanted, as it does those of a file.
+    Raises ``WeightsError`` for weights that do not fit.
     """
     with torch.device("meta"):
         wanted = network(**(changes or {}))
@@ -72,8 +78,19 @@ def filled(
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(weights.seed or 0)
-            state = network().state_dict()
-    return fill(wanted, adapt(state), weights.label)
+            state = network(**(native or {})).state_dict()
+    fill(wanted, adapt(state), weights.label)
+    if any(table.is_meta for table in wanted.buffers()):
+        _restore_tables(wanted, network(**(changes or {})))
+    return wanted
+
+
+def _restore_tables(network: nn.Module, real: nn.Module) -> None:
+    """Take from ``real`` the buffers that no file holds, such as rotations of positions, where they are missing."""
+    for name, table in real.named_buffers():
+        parent, _, last = name.rpartition(".")
+        if network.get_buffer(name).is_meta:
+            network.get_submodule(parent).register_buffer(last, table, persistent=False)
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], name: str) -> nn.Module:
@@ -132,24 +149,53 @@ class PooledMap(Embedder):
         features: Tensor = self.trunk.forward_features(self.to_trunk(x))
         return features.mean((2, 3), dtype=torch.float32)
 
+    def dense(self, x: Tensor) -> Tensor:
+        """The map itself, float32 [n, rows, columns, D]."""
+        features: Tensor = self.trunk.forward_features(self.to_trunk(x))
+        return features.permute(0, 2, 3, 1).float()
+
     def fold(self) -> None:
         for parent, convolution, norm in list(_normed_convolutions(self.trunk)):
             setattr(parent, convolution, _folded(getattr(parent, convolution), getattr(parent, norm)))
             setattr(parent, norm, nn.Identity())
 
 
-class TokenMean(Embedder):
-    """The mean of all tokens of a ViT, class token included, after the last norm; both in float32."""
+class Tokens(Embedder):
+    """A ViT whose last norm is in float32."""
 
     def __init__(self, trunk: Any) -> None:
         super().__init__(trunk)
         self.norm = trunk.norm
         trunk.norm = nn.Identity()
 
+    def tokens(self, x: Tensor) -> Tensor:
+        """All tokens after the last norm, float32 [n, t, D]."""
+        tokens: Tensor = self.norm(self.trunk.forward_features(self.to_trunk(x)).float())
+        return tokens
+
+
+class TokenMean(Tokens):
+    """The mean of all tokens of a ViT but the first ``skipped``, class token included, in float32."""
+
+    def __init__(self, trunk: Any, skipped: int = 0) -> None:
+        super().__init__(trunk)
+        self.skipped = skipped
+
     def forward(self, x: Tensor) -> Tensor:
-        tokens: Tensor = self.trunk.forward_features(self.to_trunk(x))
-        mean: Tensor = self.norm(tokens.float()).mean(1)
-        return mean
+        return self.tokens(x)[:, self.skipped :].mean(1)
+
+    def dense(self, x: Tensor) -> Tensor:
+        """The tokens of a square of patches, float32 [n, rows, columns, D]."""
+        tokens = self.tokens(x)[:, self.skipped :]
+        side = round(tokens.shape[1] ** 0.5)
+        return tokens.reshape(len(tokens), side, side, -1)
+
+
+class ClassToken(Tokens):
+    """A ViT's class token."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.tokens(x)[:, 0]
 
 
 class LatentPooled(Embedder):

@@ -10,7 +10,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from mtembed.models.networks import Embedder
+from mtembed.models.networks import Tokens
 
 WIDTH, DEPTH, HEADS = 128, 4, 8  # of the size nano
 PATCH = 8
@@ -60,7 +60,7 @@ def positions(rows: int, cols: int) -> Tensor:
     return torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=1)
 
 
-class GroupMean(Embedder):
+class GroupMean(Tokens):
     """The mean of all tokens after the last norm, in float32.
 
     ``undone`` holds (channel, factor, sum) of near infrared and red, by which network input becomes digital numbers
@@ -69,8 +69,6 @@ class GroupMean(Embedder):
 
     def __init__(self, trunk: Any, undone: Sequence[tuple[int, float, float]]) -> None:
         super().__init__(trunk)
-        self.norm = trunk.norm
-        trunk.norm = nn.Identity()
         self.undone = tuple(undone)
 
     def tokens(self, x: Tensor) -> Tensor:
@@ -78,11 +76,15 @@ class GroupMean(Embedder):
         if self.undone:
             near, red = (x[:, channel].float() * factor + level for channel, factor, level in self.undone)
             x = torch.cat([x, normalised_difference(near, red)[:, None].to(x.dtype)], dim=1)
-        normed: Tensor = self.norm(self.trunk.forward_features(self.to_trunk(x)).float())
-        return normed
+        return super().tokens(x)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.tokens(x).mean(1)
+
+    def dense(self, x: Tensor) -> Tensor:
+        """The mean of a patch's tokens, one of each group, float32 [n, rows, columns, 128]."""
+        shape = (len(x), len(self.trunk.groups), x.shape[2] // PATCH, x.shape[3] // PATCH, WIDTH)
+        return self.tokens(x).reshape(shape).mean(1)
 
 
 def normalised_difference(near: Tensor, red: Tensor) -> Tensor:

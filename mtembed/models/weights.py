@@ -41,22 +41,34 @@ _NAMED_KEYS = 3
 _WRAPPERS = ("state_dict", "model")
 
 
-def resolve(spec: ModelSpec, option: str | None) -> Weights:
+def resolve(spec: ModelSpec, option: str | None, accepted: bool = False) -> Weights:
     """Return the weights that ``--weights OPTION`` means for a model; None means the published ones.
 
     Published weights are taken from the cache of the library that publishes them, or downloaded into it, and verified.
-    Raises ``UsageError`` for a bad option and ``WeightsError`` if the weights cannot be had or are damaged.
+    Those whose licence is not an open one need the user's word (``accepted``).  Raises ``UsageError`` for a bad option
+    and without that word, ``WeightsError`` if the weights cannot be had or are damaged.
     """
     if option is None:
+        if not accepted:
+            require_open(spec)
         return _published(spec)
     if option.startswith(RANDOM):
         return _seeded(option)
-    if spec.published is None:
+    if not spec.trained:
         raise UsageError(f"{spec.name} has no weights file; leave --weights out or give random:SEED.")
     path = Path(option)
     if not path.is_file():
         raise UsageError(f"The weights file {option} does not exist; check --weights.")
     return Weights(path.name, file_sha256(path), path, None)
+
+
+def require_open(spec: ModelSpec) -> None:
+    """Raise ``UsageError`` where the published weights have a licence that must be read first."""
+    if spec.terms:
+        raise UsageError(
+            f"The weights of {spec.name} are under the {spec.licence}, which is not an open licence ({spec.terms}): "
+            "read it and say --accept-licence, or give your own copy with --weights FILE."
+        )
 
 
 def _seeded(option: str) -> Weights:
@@ -80,8 +92,11 @@ def file_sha256(path: Path) -> str:
 
 def _published(spec: ModelSpec) -> Weights:
     published = spec.published
-    if published is None:
+    if not spec.trained:
         return _seeded(f"{RANDOM}1")
+    if published is None or published.library == "user":
+        named = f" {published.file}, which {published.page or 'its page'} offers" if published else ""
+        raise UsageError(f"{spec.name} needs its weights{named}: give --weights FILE, or random:SEED for a trial.")
     by_torch = published.library in ("torchgeo", "url")
     path = _torch_hub_file(published) if by_torch else _hub_cache_file(published)
     if path is None or not path.is_file():

@@ -119,4 +119,5 @@ def _writing(plan: Plan, settings: Settings) -> WriteJob:
         dtype=settings.dtype,
         extras=settings.extras,
         settings_id=settings.id,
+        shape=plan.spec.shape,
     )

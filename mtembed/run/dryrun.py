@@ -65,6 +65,7 @@ class Estimate:
     cells_per_s: float | None
     trial_problem: str
     warnings: tuple[str, ...]
+    dense: bool = False
 
     @property
     def left(self) -> int:
@@ -122,13 +123,14 @@ def estimate(plan: Plan, tick: Tick = lambda done, total: None, trial: Trial = s
         cells_per_s=rate,
         trial_problem=problem,
         warnings=(*plan.warnings, *names_missing(plan, counted.names)),
+        dense=settings.dense,
     )
 
 
 def _weights(plan: Plan) -> Weights:
     """Published weights are taken as given, because looking for them may download them."""
     option, published = plan.config.weights, plan.spec.published
-    if option is not None or published is None:
+    if option is not None or published is None or published.library == "user":
         return weights.resolve(plan.spec, option)
     if plan.earlier:
         return Weights(plan.earlier.settings.weights, plan.earlier.settings.weights_sha256, None, None)
@@ -239,7 +241,8 @@ def _lines(found: Estimate) -> Iterator[str]:
     yield f"{found.model} on {found.source}, {with_what}, into {found.output}"
     done = f", {found.done} of them done already" if found.done else ""
     yield f"cells:   {found.cells:,} selected in {plural(found.shards, 'shard')}{done}"
-    yield f"vectors: {found.left * found.fragments_per_cell} to compute, {found.fragments_per_cell} a cell"
+    what = "maps:   " if found.dense else "vectors:"
+    yield f"{what} {found.left * found.fragments_per_cell} to compute, {found.fragments_per_cell} a cell"
     room = "" if found.fits else "  IT DOES NOT FIT: make space or choose another --output"
     needed = f"at most {size(found.output_bytes)}, and {size(found.working_bytes)} while the run lasts"
     yield f"disk:    {needed}; {size(found.free_bytes)} free{room}"

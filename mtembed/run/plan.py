@@ -77,16 +77,21 @@ def plan(config: RunConfig) -> Plan:
 
 
 def _plan(config: RunConfig) -> Plan:
-    spec = models.get(config.model)
+    spec = models.get(config.model, config.model_card)
     spec.require_size(config.fragment_size or spec.size)
+    spec.require_package()
     if config.metadata:
         check_metadata(Path(config.metadata))
     if config.cells and not Path(config.cells).is_file():
         raise UsageError(f"--cells {config.cells} does not exist: give a text or Parquet file of cells")
     selection = Selection(config.bbox, read_cell_list(Path(config.cells)) if config.cells else None)
     shards = tuple(find_shards(config.shards))
-    dataset = Dataset(Path(config.output or f"embeddings-{spec.name}"), config.shard_index, config.shard_count)
+    named = f"embeddings-{spec.name}{'-dense' if config.dense else ''}"
+    dataset = Dataset(Path(config.output or named), config.shard_index, config.shard_count)
     first = first_cell(shards, spec)
+    if config.dense:
+        own = min(first.rows, first.cols) if spec.whole else spec.size
+        spec = models.mapped(spec, config.fragment_size or own)
     _require_room(config.fragment_size or spec.size, first)
     return Plan(
         config=config,

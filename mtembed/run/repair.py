@@ -44,12 +44,13 @@ def repairs(
 def _config(manifest: Manifest, dataset: Dataset, shards: list[str], files: dict[str, str | None]) -> RunConfig:
     made = manifest.settings
     same = ("fragment_size", "overlap", "border_shift", "offset", "max_nodata", "dtype", "extras", "bbox", "limit")
-    machine = ("precision", "engine", "device", "batch", "model")
+    machine = ("precision", "engine", "device", "batch", "model", "model_card", "dense")
     return RunConfig.of(
         shards,
         output=str(dataset.root),
         shard_index=dataset.index,
         shard_count=dataset.count,
+        accept_licence=True,  # as when the dataset was made
         **{name: getattr(made, name) for name in (*same, *machine)},
         **files,
     )
@@ -57,7 +58,8 @@ def _config(manifest: Manifest, dataset: Dataset, shards: list[str], files: dict
 
 def _weights(manifest: Manifest, given: str | None) -> str | None:
     """None: the published file."""
-    made, published = manifest.settings.weights, models.get(manifest.settings.model).published
+    settings = manifest.settings
+    made, published = settings.weights, models.get(settings.model, settings.model_card).published
     if given or made.startswith("random:"):
         return given or made
     if published is None or published.file != made:

@@ -101,6 +101,8 @@ def _device_jobs(plan: Plan, settings: Settings, weights: Weights, gpus: tuple[i
             lane=lane,
             card=gpu,
             cells=cells,
+            model_card=settings.model_card,
+            dense=settings.dense,
         )
         for lane, gpu in enumerate(gpus or (None,))
     )

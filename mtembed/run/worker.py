@@ -219,7 +219,7 @@ def fetcher(name: str, job: Job, send: Callable[[Any], None]) -> Service:
     from mtembed import models
     from mtembed.models import weights
 
-    send(WeightsFound(weights.resolve(models.get(job.work), None)))
+    send(WeightsFound(weights.resolve(models.get(job.work), None, accepted=True)))  # the parent has asked
     return Service(lambda task: ())
 
 

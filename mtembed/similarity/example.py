@@ -66,7 +66,7 @@ def _maker(dataset: EmbeddingDataset, option: str) -> tuple[ModelSpec, Mapping[s
     if dataset.manifest is None:
         raise UsageError(f"{option} needs the manifest of a run of mtembed, and {dataset.name} has none: use --vector")
     settings = dataset.manifest["settings"]
-    return models.get(settings["model"]), settings
+    return models.get(settings["model"], settings.get("model_card")), settings
 
 
 def _weights(dataset: EmbeddingDataset, given: str | None, option: str) -> str | None:
@@ -93,7 +93,8 @@ def _embedded(
 ) -> EmbeddingDataset:
     from mtembed.run.embed import embed
 
-    kept = {name: settings[name] for name in KEPT}
+    kept = {**{name: settings[name] for name in KEPT}, "model_card": settings.get("model_card")}
+    kept["accept_licence"] = True  # as when the dataset was made
     try:
         embed(shard, spec.name, output=output, weights=weights, max_failures=1.0, device="cpu", **kept)
         return open_dataset(output)

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 import shapely
 
+from mtembed.check.expected import Expected
 from mtembed.check.findings import Findings, RowFindings, Verdict
-from mtembed.check.rows import Expected, Group, check_rows
+from mtembed.check.rows import Group, check_rows
 from mtembed.dataset.rows import build_table
 from mtembed.types import CellRecord, Georeference
 from tests.tools.rewriting import put, rehash

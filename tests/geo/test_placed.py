@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from mtembed.check.expected import Expected
 from mtembed.check.findings import Findings, RowFindings
-from mtembed.check.rows import Expected, Group, check_rows
+from mtembed.check.rows import Group, check_rows
 from mtembed.dataset.rows import build_table
 from mtembed.errors import CellError
 from mtembed.geo.footprint import footprints

@@ -69,6 +69,15 @@ def test_a_missing_file_or_a_folder_is_a_usage_error(tmp_path: Path) -> None:
             resolve(models.get("dinov2"), str(path))
 
 
+def test_a_licence_that_is_not_open_is_shown_and_asked_for(tmp_path: Path) -> None:
+    spec = models.get("dinov3-sat")
+    with pytest.raises(UsageError, match=r"under the DINOv3 License, .*\(https://.*--accept-licence"):
+        resolve(spec, None)
+    assert resolve(spec, "random:1").seed == 1
+    (tmp_path / "own.safetensors").write_bytes(b"mine")
+    assert resolve(spec, str(tmp_path / "own.safetensors")).label == "own.safetensors"
+
+
 def test_rcf_takes_no_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no weights file"):
         resolve(models.get("rcf"), str(tmp_path / "any.pth"))
@@ -97,7 +106,7 @@ from mtembed.models.weights import resolve
 for name in models.names():
     if models.get(name).trained:
         try:
-            resolve(models.get(name), None)
+            resolve(models.get(name), None, accepted=True)
         except WeightsError as error:
             print(error)
 """
