@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, g
 from cyclopts import Group, Parameter
 
 from mtembed.errors import UsageError
+from mtembed.storage.address import is_address, shown
 
 INPUT = Parameter(group=Group("Where from, where to", sort_key=1))
 WHAT = Parameter(group=Group("What is computed", sort_key=2))
@@ -67,7 +68,7 @@ class RunConfig:
     Parameters
     ----------
     shards
-        Parquet shards of Major TOM Core: files, folders or globs.
+        Parquet shards of Major TOM Core: files, folders, globs, or addresses of these (s3://, https://, hf:Core-S2L2A).
     model
         The network; mtembed models lists them.
     weights
@@ -189,9 +190,8 @@ class RunConfig:
             value = getattr(self, name)
             if not _fits(value, hint):
                 raise UsageError(f"--{name.replace('_', '-')} {value!r} is not possible: give {_words(hint)}")
-        for name in (*self.shards, self.metadata or "", self.output or ""):
-            if "://" in name or name.startswith("hf:"):
-                raise UsageError(f"{name} is an address, and addresses are not read yet: download it first")
+        if is_address(self.output or ""):
+            raise UsageError(f"--output {shown(str(self.output))} is an address: datasets are written to folders here")
         for name, ok, rule in self._rules():
             if not ok:
                 value = getattr(self, name.replace("-", "_"))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from mtembed.notes import Note
+from mtembed.storage.address import Place
 from mtembed.types import (
     Cell,
     CellRecord,
@@ -91,7 +91,7 @@ class PlanTask:
     """To a decode worker: open a shard, list its wanted cells."""
 
     shard: int
-    path: Path
+    path: Place
 
     @property
     def key(self) -> Key:
@@ -115,7 +115,7 @@ class DecodeTask:
     """To a decode worker: bring one cell into a slot; ``fingerprint`` is the shard's as it was listed."""
 
     slot: SlotRef
-    path: Path
+    path: Place
     cell: Cell
     fingerprint: Fingerprint
 
@@ -157,7 +157,7 @@ class ProbeJob:
     """Which GPU is asked what it can decode, and the cell it is timed with."""
 
     dtype: str
-    path: Path
+    path: Place
     row_group: int
     bands: tuple[str, ...]
 

@@ -16,9 +16,11 @@ from mtembed.dataset import manifest
 from mtembed.dataset.folder import Dataset
 from mtembed.dataset.manifest import Manifest
 from mtembed.dataset.settings import Settings
-from mtembed.errors import UsageError
+from mtembed.errors import StorageError, UsageError
 from mtembed.models import ModelSpec
 from mtembed.run.first_cell import FirstCell, first_cell
+from mtembed.storage.address import Address, Place, place_of
+from mtembed.storage.remote import tail
 from mtembed.text import printable
 from mtembed.types import Source
 
@@ -30,7 +32,7 @@ class Plan:
 
     config: RunConfig
     spec: ModelSpec
-    shards: tuple[Path, ...]
+    shards: tuple[Place, ...]
     mine: tuple[int, ...]
     first_cell: FirstCell
     dataset: Dataset
@@ -80,11 +82,12 @@ def _plan(config: RunConfig) -> Plan:
     spec = models.get(config.model)
     spec.require_size(config.fragment_size or spec.size)
     if config.metadata:
-        check_metadata(Path(config.metadata))
+        check_metadata(place_of(config.metadata))
     if config.cells and not Path(config.cells).is_file():
         raise UsageError(f"--cells {config.cells} does not exist: give a text or Parquet file of cells")
     selection = Selection(config.bbox, read_cell_list(Path(config.cells)) if config.cells else None)
     shards = tuple(find_shards(config.shards))
+    _require_reached(shards[0])
     dataset = Dataset(Path(config.output or f"embeddings-{spec.name}"), config.shard_index, config.shard_count)
     first = first_cell(shards, spec)
     _require_room(config.fragment_size or spec.size, first)
@@ -99,6 +102,15 @@ def _plan(config: RunConfig) -> Plan:
         selection=selection,
         warnings=_warnings(config, spec, shards, first),
     )
+
+
+def _require_reached(shard: Place) -> None:
+    """Raises UsageError for an address that does not answer, before others are tried as long."""
+    if isinstance(shard, Address):
+        try:
+            tail(shard, 8)
+        except (StorageError, FileNotFoundError) as error:
+            raise UsageError(str(error)) from None
 
 
 def _require_room(size: int, first: FirstCell) -> None:
@@ -120,11 +132,11 @@ def _earlier(dataset: Dataset) -> Manifest | None:
     return manifest.read(dataset.manifest_path) if os.path.lexists(dataset.manifest_path) else None
 
 
-def _warnings(config: RunConfig, spec: ModelSpec, shards: Sequence[Path], first: FirstCell) -> tuple[str, ...]:
+def _warnings(config: RunConfig, spec: ModelSpec, shards: Sequence[Place], first: FirstCell) -> tuple[str, ...]:
     found = []
     if not spec.recommends(first.source):
         found.append(f"{spec.name} was made for {spec.source}; this is {first.source}")
-    metadata = Path(config.metadata) if config.metadata else find_metadata(shards[0])
+    metadata = place_of(config.metadata) if config.metadata else find_metadata(shards[0])
     if metadata is None:
         found.append("no metadata.parquet was found: time stamps come from the shards themselves")
     found += MetadataIndex(metadata).of_shard(shards[0].name).notes

@@ -17,7 +17,7 @@ from mtembed.run.plan import Plan, plan
 def repairs(
     root: Path,
     bad: Collection[str],
-    shards: Sequence[Path],
+    shards: Sequence[str | Path],
     *,
     weights: str | None = None,
     cells: str | None = None,

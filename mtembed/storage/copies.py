@@ -1,0 +1,50 @@
+"""Whole files from behind addresses, kept on this machine's disk for as long as they are the same there."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from mtembed.errors import StorageError
+from mtembed.storage import cache
+from mtembed.storage.address import Address, Place
+from mtembed.storage.remote import READERS, read, tail
+from mtembed.storage.store import Head
+
+PIECE_BYTES = 1 << 24
+
+
+def local(place: Place) -> Path:
+    """The file itself, or a copy of what lies behind an address.  Raises StorageError, FileNotFoundError."""
+    if isinstance(place, Path):
+        return place
+    _, head = tail(place, 8)
+    path = cache.place(place, head, "copies")
+    try:
+        if not (path.is_file() and path.stat().st_size == head.size):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _copy(place, head, path)
+    except OSError as error:
+        raise StorageError(
+            f"{place} cannot be kept in {cache.folder()} ({error.strerror}): set XDG_CACHE_HOME to a folder with room"
+        ) from None
+    return path
+
+
+def _copy(address: Address, head: Head, path: Path) -> None:
+    """Whole or not at all."""
+    scratch = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+    starts = range(0, head.size, PIECE_BYTES)
+    try:
+        with scratch.open("wb") as file, ThreadPoolExecutor(READERS) as pool:
+            pieces = pool.map(lambda at: read(address, head, (at, min(head.size, at + PIECE_BYTES))), starts)
+            for start, piece in zip(starts, pieces, strict=True):
+                os.pwrite(file.fileno(), piece, start)
+        scratch.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            scratch.unlink()
+        raise
