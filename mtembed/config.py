@@ -107,6 +107,8 @@ class RunConfig:
         Only cells whose centre lies in W,S,E,N (degrees).
     cells
         Only cells named in this file: text, one a line, or Parquet with a grid_cell column.
+    where
+        Only cells whose line in metadata.parquet fulfils this condition in SQL, such as "cloud_cover < 10".
     limit
         Only the first N cells of the sorted run.
     shard_index
@@ -156,6 +158,7 @@ class RunConfig:
     max_nodata: Annotated[float, SHARE, WHAT] = 1.0
     bbox: Annotated[tuple[float, float, float, float] | None, BBOX, CELLS] = None
     cells: Annotated[str | None, FILE, CELLS] = None
+    where: Annotated[str | None, Parameter(metavar="EXPR"), CELLS] = None
     limit: Annotated[int | None, WHOLE, CELLS] = None
     shard_index: Annotated[int, WHOLE, Parameter(metavar="I"), CELLS] = 0
     shard_count: Annotated[int, WHOLE, CELLS] = 1

@@ -32,19 +32,22 @@ def list_shard(
 ) -> ShardListing:
     """Open a shard and list its wanted cells.  A shard that cannot be used comes back with ``error`` set."""
     mark = Fingerprint()
+    if not selection.passes(path.name):
+        return ShardListing(index, mark, ())
     try:
         with open_shard(path) as file:
             mark = fingerprint(path, file.metadata.num_rows, file)
             require_columns(file, path.name, bands)
-            filled = filled_row_groups(file, path.name)
+            filled = selection.of_rows(path.name, filled_row_groups(file, path.name))
             known = lines.of_shard(path.name)
-            names = {} if selection.everything else _grid_cells(file, filled)
+            named = selection.bbox is not None or selection.cells is not None
+            names = _grid_cells(file, filled) if named else {}
     except Exception as error:  # a damaged shard makes pyarrow raise what it likes, and costs that shard only
         why = first_line(error)
         return ShardListing(
             index, mark, (), why if isinstance(error, ShardError) else f"{path.name} cannot be read: {why}"
         )
-    wanted = [row for row in filled if selection.everything or _wants(selection, names[row], known.of_row.get(row, ()))]
+    wanted = [row for row in filled if not named or _wants(selection, names[row], known.of_row.get(row, ()))]
     return ShardListing(
         shard=index,
         fingerprint=mark,

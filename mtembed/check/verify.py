@@ -66,7 +66,7 @@ class Manifest:
     @property
     def everything(self) -> bool:
         """Whether all cells of every shard were wanted."""
-        return all(self.settings[name] is None for name in ("bbox", "cells_sha256", "limit"))
+        return all(self.settings[name] is None for name in ("bbox", "cells_sha256", "where", "limit"))
 
 
 def verify(root: Path, shards: Sequence[str | Path] = (), tick: Tick = lambda done, total: None) -> Verdict:

@@ -53,6 +53,7 @@ class Settings:
     device: Device
     batch: int
     threads: int
+    where: str | None = None
 
     @property
     def id(self) -> str:
@@ -97,6 +98,7 @@ def resolve(
         engine=engine,
         device=device,
         batch=config.batch or (earlier.batch if earlier else automatic_batch(spec, device, config)),
+        where=config.where,
         threads=earlier.threads if earlier else _threads(spec, device, config.share_of_machine),
     )
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from mtembed.archive.cell import DecodeJob
-from mtembed.archive.selection import Selection, read_cell_list
 from mtembed.dataset.part import WriteJob
 from mtembed.dataset.settings import Settings
 from mtembed.ring import Ring
@@ -105,8 +103,7 @@ def _decoding(plan: Plan, settings: Settings, on_gpu: frozenset[str]) -> Decoder
         gpu=on_gpu,
         dim=plan.spec.dim,
     )
-    selection = Selection(config.bbox, read_cell_list(Path(config.cells)) if config.cells else None)
-    return DecoderJob(decode, selection, place_of(config.metadata) if config.metadata else None)
+    return DecoderJob(decode, plan.selection, place_of(config.metadata) if config.metadata else None)
 
 
 def _writing(plan: Plan, settings: Settings) -> WriteJob:

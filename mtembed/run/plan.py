@@ -11,6 +11,7 @@ from mtembed import models
 from mtembed.archive.metadata import MetadataIndex, check_metadata, find_metadata
 from mtembed.archive.selection import Selection, read_cell_list
 from mtembed.archive.shards import find_shards
+from mtembed.archive.where import by_metadata
 from mtembed.config import RunConfig
 from mtembed.dataset import manifest
 from mtembed.dataset.folder import Dataset
@@ -88,6 +89,7 @@ def _plan(config: RunConfig) -> Plan:
     selection = Selection(config.bbox, read_cell_list(Path(config.cells)) if config.cells else None)
     shards = tuple(find_shards(config.shards))
     _require_reached(shards[0])
+    selection = selected(selection, config.where, config.metadata, shards)
     dataset = Dataset(Path(config.output or f"embeddings-{spec.name}"), config.shard_index, config.shard_count)
     first = first_cell(shards, spec)
     _require_room(config.fragment_size or spec.size, first)
@@ -102,6 +104,18 @@ def _plan(config: RunConfig) -> Plan:
         selection=selection,
         warnings=_warnings(config, spec, shards, first),
     )
+
+
+def selected(selection: Selection, where: str | None, metadata: str | None, shards: Sequence[Place]) -> Selection:
+    """The selection with what the metadata say of it.  Raises UsageError where there are none and they are needed."""
+    far = any(isinstance(shard, Address) for shard in shards)
+    if where is None and (selection.everything or not far):
+        return selection
+    named = [place_of(metadata)] if metadata else [find_metadata(shard) for shard in shards]
+    files = list(dict.fromkeys(place for place in named if place is not None))
+    if where is not None and not files:
+        raise UsageError("--where needs metadata.parquet, and there is none beside the shards: name it with --metadata")
+    return by_metadata(selection, where, files, skip=far)
 
 
 def _require_reached(shard: Place) -> None:

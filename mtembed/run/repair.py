@@ -43,14 +43,14 @@ def repairs(
 
 def _config(manifest: Manifest, dataset: Dataset, shards: list[str], files: dict[str, str | None]) -> RunConfig:
     made = manifest.settings
-    same = ("fragment_size", "overlap", "border_shift", "offset", "max_nodata", "dtype", "extras", "bbox", "limit")
-    machine = ("precision", "engine", "device", "batch", "model")
+    same = ("fragment_size", "overlap", "border_shift", "offset", "max_nodata", "dtype", "extras")
+    cells, machine = ("bbox", "where", "limit"), ("precision", "engine", "device", "batch", "model")
     return RunConfig.of(
         shards,
         output=str(dataset.root),
         shard_index=dataset.index,
         shard_count=dataset.count,
-        **{name: getattr(made, name) for name in (*same, *machine)},
+        **{name: getattr(made, name) for name in (*same, *cells, *machine)},
         **files,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +33,14 @@ def local(place: Place) -> Path:
             f"{place} cannot be kept in {cache.folder()} ({error.strerror}): set XDG_CACHE_HOME to a folder with room"
         ) from None
     return path
+
+
+def download(place: Place, path: Path) -> None:
+    """A copy of a file at ``path``, whole or not at all.  Raises StorageError, OSError."""
+    if isinstance(place, Address):
+        _copy(place, tail(place, 8)[1], path)
+    else:
+        shutil.copyfile(place, path)
 
 
 def _copy(address: Address, head: Head, path: Path) -> None:
