@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mtembed.notes import Note
 from mtembed.storage.address import Place
+from mtembed.storage.traffic import Traffic
 from mtembed.types import (
     Cell,
     CellRecord,
@@ -100,10 +101,11 @@ class PlanTask:
 
 @dataclass(frozen=True, slots=True)
 class ShardOpened:
-    """A shard's cells, or why it could not be opened."""
+    """A shard's cells, or why it could not be opened; ``traffic`` of the worker since its last answer."""
 
     answers: ClassVar[type] = PlanTask
     listing: ShardListing
+    traffic: Traffic = field(default_factory=Traffic)
 
     @property
     def key(self) -> Key:
@@ -132,6 +134,7 @@ class Decoded:
     key: Key
     timing: CellTiming
     decoded: DecodedCell | None
+    traffic: Traffic = field(default_factory=Traffic)
 
 
 @dataclass(frozen=True, slots=True)

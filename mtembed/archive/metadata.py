@@ -72,6 +72,7 @@ class MetadataIndex:
         self.path = path
         self._groups: dict[str, list[int]] | None = None
         self._columns: list[str] = []
+        self._file: Path | None = None
 
     def of_shard(self, name: str) -> ShardLines:
         """The lines about a shard's rows.  A file that cannot be read has none, and a note says so."""
@@ -79,7 +80,7 @@ class MetadataIndex:
             return ShardLines()
         found, unusable = ShardLines(), 0
         try:
-            with pq.ParquetFile(local(self.path)) as file:
+            with pq.ParquetFile(self._here()) as file:
                 groups = self._index(file).get(name, [])
                 for batch in file.iter_batches(row_groups=groups, columns=self._columns, batch_size=BATCH):
                     for row, located in _lines(_about(batch, name)):
@@ -97,6 +98,12 @@ class MetadataIndex:
         if not found.of_row:
             found.notes += (f"{self.path.name} has no line about some of the shards",)
         return found
+
+    def _here(self) -> Path:
+        """The file, or its copy on this machine.  Raises StorageError."""
+        if self._file is None and self.path is not None:
+            self._file = local(self.path)
+        return self._file or Path()
 
     def _index(self, file: pq.ParquetFile) -> dict[str, list[int]]:
         if self._groups is None:

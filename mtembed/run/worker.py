@@ -96,6 +96,7 @@ def decoder(name: str, job: Job, send: Callable[[Any], None]) -> Service:
     from mtembed.archive.listing import list_shard
     from mtembed.archive.metadata import MetadataIndex, find_metadata
     from mtembed.archive.reader import ShardReader
+    from mtembed.storage.traffic import METER
 
     rings, reader = Rings(job), ShardReader()
     work: DecoderJob = job.work
@@ -105,9 +106,10 @@ def decoder(name: str, job: Job, send: Callable[[Any], None]) -> Service:
         try:
             path = work.metadata or find_metadata(task.path)
             index = indexes.setdefault(path, MetadataIndex(path))
-            return ShardOpened(list_shard(task.shard, task.path, work.decode.bands, index, work.selection))
+            found = list_shard(task.shard, task.path, work.decode.bands, index, work.selection)
         except Exception as error:
-            return ShardOpened(ShardListing(task.shard, Fingerprint(), (), describe(error)))
+            found = ShardListing(task.shard, Fingerprint(), (), describe(error))
+        return ShardOpened(found, METER.taken())
 
     def decode(task: DecodeTask) -> Decoded:
         timing = CellTiming(printable(task.path.name), task.cell.row_group, worker=name, started=monotonic())
@@ -118,7 +120,7 @@ def decoder(name: str, job: Job, send: Callable[[Any], None]) -> Service:
             fail(timing, error)
             decoded = None
         shorten(timing)
-        return Decoded(task.key, timing, decoded)
+        return Decoded(task.key, timing, decoded, METER.taken())
 
     def ahead(tasks: Sequence[PlanTask | DecodeTask]) -> None:
         for task in tasks:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from mtembed.errors import StorageError
 from mtembed.storage.store import TryAgain
+from mtembed.storage.traffic import METER
 
 T = TypeVar("T")
 
@@ -37,6 +38,7 @@ def persist(what: object, attempt: Callable[[], T], patience: Patience | None = 
     end, pause, tries = rules.clock() + rules.deadline, rules.first, 0
     while True:
         tries += 1
+        METER.count(requests=1, again=int(tries > 1))
         try:
             return attempt()
         except TryAgain as error:
@@ -47,4 +49,5 @@ def persist(what: object, attempt: Callable[[], T], patience: Patience | None = 
             raise StorageError(
                 f"{what} cannot be read ({why}; {tries} tries): check the connection, and run the same command again"
             ) from None
+        METER.count(waited=wait)
         rules.wait(wait)

@@ -20,6 +20,7 @@ from mtembed.storage.patience import persist
 from mtembed.storage.spans import Span
 from mtembed.storage.store import Head, Missing
 from mtembed.storage.stores import store_of
+from mtembed.storage.traffic import METER
 
 MAGIC = b"PAR1"
 MOST_FOOTER = 1 << 28  # bytes
@@ -57,9 +58,11 @@ def footer_of(address: Address) -> Footer:
 def tail(address: Address, count: int) -> tuple[bytes, Head]:
     """The last bytes of a file, and its version.  Raises StorageError, FileNotFoundError."""
     try:
-        return persist(address, lambda: store_of(address).tail(address, count))
+        content, head = persist(address, lambda: store_of(address).tail(address, count))
     except Missing:
         raise FileNotFoundError(f"{address} does not exist") from None
+    METER.count(bytes=len(content))
+    return content, head
 
 
 def read(address: Address, head: Head, span: Span) -> bytes:
@@ -68,6 +71,7 @@ def read(address: Address, head: Head, span: Span) -> bytes:
         content, now = persist(address, lambda: store_of(address).read(address, *span))
     except Missing:
         raise StorageError(f"{address} was removed while it was read: start again with --retry-failed") from None
+    METER.count(bytes=len(content))
     if now != head:
         raise StorageError(f"{address} was replaced while it was read: start again with --retry-failed")
     return content

@@ -19,6 +19,7 @@ from mtembed.storage.patience import Patience, persist
 from mtembed.storage.remote import RemoteParquet, footer_of
 from mtembed.storage.spans import merged
 from mtembed.storage.store import TryAgain
+from mtembed.storage.traffic import METER, Traffic
 from tests.tools.web import Fault, Server, serving
 
 ROWS, BYTES = 6, 40_000
@@ -198,3 +199,13 @@ def test_small_holes_are_read_and_large_ones_are_not() -> None:
     wide = [(0, 1000), (1005, 2000), (2100, 3000)]
     assert merged(wide) == [(0, 2000), (2100, 3000)]
     assert merged([(10, 20), (0, 10), (5, 8), (30, 30)]) == [(0, 20)]
+
+
+def test_what_was_asked_for_is_counted(server: Server) -> None:
+    METER.taken()
+    server.fail_next([Fault("503", after="0"), None, Fault("429", after="0")])
+    with RemoteParquet(address(server)) as file:
+        file.read_row_group(0, ["b"])
+    found = METER.taken()
+    assert (found.requests, found.again, found.waited) == (5, 2, 0.0) and found.requests == len(server.requests)
+    assert found.bytes == server.sent and METER.taken() == Traffic()
