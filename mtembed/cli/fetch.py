@@ -34,9 +34,9 @@ def fetch(
     fresh: Fresh = False,
     talk: Talk = SPEECH,
 ) -> int:
-    """Copy the shards of a selection to this machine, or of shards the rows that are selected.
+    """Copy a selection of an archive to shards on this machine.
 
-    What comes is said first, with its size. Killed, the same command goes on. The copy has Core's layout, and
+    Shards of which all cells are wanted come as they are, of others the rows that are. What comes is said first, with its size. Killed, the same command goes on. The copy has Core's layout, and
     mtembed run, verify and inspect take it as they take the archive.
     """
     from mtembed.run import mirror

@@ -90,22 +90,24 @@ def fetch(
     if not wanted:
         raise UsageError("no cell of the shards is selected: nothing matches")
     note(_told(wanted, Path(output)))
-    settings = {
-        "bbox": bbox,
-        "cells": None if cells is None else hashlib.sha256(Path(cells).read_bytes()).hexdigest(),
-        "where": where,
-        "limit": limit,
-    }
-    sources = [{"file": one.place.name, **dataclasses.asdict(one.mark)} for one in wanted]
-    files = [f"{IMAGES}/{one.place.name}" for one in wanted] + [METADATA] * (lines is not None)
-    with ResultFolder(Path(output), RECORD, files, settings, sources).held(fresh) as folder:
+    digest = None if cells is None else hashlib.sha256(Path(cells).read_bytes()).hexdigest()
+    settings = {"bbox": bbox, "cells": digest, "where": where, "limit": limit}
+    with _folder(Path(output), settings, wanted, lines).held(fresh) as folder:
         if not folder.finished:
             _fetch(folder, wanted, lines, tick)
-            folder.record({"shards": len(wanted), "cells": sum(len(one.rows) for one in wanted)})
+            folder.record({"shards": len(wanted), "cells": _cells(wanted)})
     unusable = {places[one.shard].name: one.error for one in listings if one.error}
-    return FetchResult(
-        str(output), len(wanted), sum(len(one.rows) for one in wanted), sum(one.bytes for one in wanted), unusable
-    )
+    return FetchResult(str(output), len(wanted), _cells(wanted), sum(one.bytes for one in wanted), unusable)
+
+
+def _folder(output: Path, settings: Mapping[str, Any], wanted: Sequence[Wanted], lines: Place | None) -> ResultFolder:
+    sources = [{"file": one.place.name, **dataclasses.asdict(one.mark)} for one in wanted]
+    files = [f"{IMAGES}/{one.place.name}" for one in wanted] + [METADATA] * (lines is not None)
+    return ResultFolder(output, RECORD, files, settings, sources)
+
+
+def _cells(wanted: Sequence[Wanted]) -> int:
+    return sum(len(one.rows) for one in wanted)
 
 
 def _listings(places: Sequence[Place], lines: Place | None, chosen: Selection) -> Iterator[ShardListing]:
@@ -140,7 +142,7 @@ def _told(wanted: Sequence[Wanted], output: Path) -> str:
     free = shutil.disk_usage(above).free
     if total - here > free:
         raise OutputError(f"{output} has room for {size(free)}, and {size(total - here)} are to come: make space")
-    cells = counted(sum(len(one.rows) for one in wanted))
+    cells = counted(_cells(wanted))
     before = f", {size(here)} of them there already" if here else ""
     return f"{cells} in {plural(len(wanted), 'shard')}, {size(total)}{before}; {size(free)} free"
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from mtembed.errors import StorageError
 from mtembed.storage import cache
 from mtembed.storage.address import Address, Place
-from mtembed.storage.remote import READERS, read, tail
+from mtembed.storage.readers import in_order
+from mtembed.storage.remote import read, tail
 from mtembed.storage.store import Head
 
 PIECE_BYTES = 1 << 24
@@ -48,10 +48,11 @@ def _copy(address: Address, head: Head, path: Path) -> None:
     scratch = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
     starts = range(0, head.size, PIECE_BYTES)
     try:
-        with scratch.open("wb") as file, ThreadPoolExecutor(READERS) as pool:
-            pieces = pool.map(lambda at: read(address, head, (at, min(head.size, at + PIECE_BYTES))), starts)
-            for start, piece in zip(starts, pieces, strict=True):
-                os.pwrite(file.fileno(), piece, start)
+        with scratch.open("wb") as file:
+            for piece in in_order(
+                partial(read, address, head, (at, min(head.size, at + PIECE_BYTES))) for at in starts
+            ):
+                file.write(piece)
         scratch.replace(path)
     except BaseException:
         with suppress(OSError):

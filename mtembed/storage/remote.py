@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ from mtembed.errors import StorageError
 from mtembed.storage import cache, spans
 from mtembed.storage.address import Address
 from mtembed.storage.patience import persist
+from mtembed.storage.readers import submit
 from mtembed.storage.spans import Span
 from mtembed.storage.store import Head, Missing
 from mtembed.storage.stores import store_of
@@ -24,7 +25,6 @@ from mtembed.storage.traffic import METER
 
 MAGIC = b"PAR1"
 MOST_FOOTER = 1 << 28  # bytes
-READERS = 8  # threads; they wait for the network
 AHEAD_BYTES = 1 << 28  # that may be read, or be under way, before somebody asks for them
 
 
@@ -77,11 +77,6 @@ def read(address: Address, head: Head, span: Span) -> bytes:
     return content
 
 
-@lru_cache(maxsize=1)
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(READERS, thread_name_prefix="storage")
-
-
 class Pieces:
     """Ranges of a file that are read, or under way."""
 
@@ -96,7 +91,7 @@ class Pieces:
     def ask(self, wanted: Sequence[Span]) -> None:
         """Begin to read what is not here."""
         for span in spans.merged([span for span in wanted if self._holding(*span) is None]):
-            self._found[span] = _pool().submit(read, self._address, self._head, span)
+            self._found[span] = submit(partial(read, self._address, self._head, span))
 
     def take(self, start: int, stop: int) -> memoryview:
         """Bytes that were asked for, or are read now.  Raises StorageError."""
