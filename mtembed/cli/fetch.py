@@ -36,8 +36,9 @@ def fetch(
 ) -> int:
     """Copy a selection of an archive to shards on this machine.
 
-    Shards of which all cells are wanted come as they are, of others the rows that are. What comes is said first, with its size. Killed, the same command goes on. The copy has Core's layout, and
-    mtembed run, verify and inspect take it as they take the archive.
+    Shards of which all cells are wanted come as they are, of others the rows that are. What comes is said first, with
+    its size. Killed, the same command goes on. The copy has Core's layout, and mtembed run, verify and inspect take it
+    as they take the archive.
     """
     from mtembed.run import mirror
 
