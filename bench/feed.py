@@ -110,7 +110,7 @@ class Paced:
 def device(name: str, job: worker.Job, send: Callable[[Any], None]) -> worker.Service:
     paced = Paced(name, job, float(os.environ[RATE]))
     send(Ready((WorkerReady("paced", "none", {}),)))
-    return worker.Service(paced.take, paced.idle, paced.patience_s)
+    return worker.Service(paced.take, idle=paced.idle, patience_s=paced.patience_s)
 
 
 def decoder(name: str, job: worker.Job, send: Callable[[Any], None]) -> worker.Service:

@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 
 from bench.elsewhere import CELL_MS
 from mtembed import machine
+from mtembed.dataset.folder import Dataset
 from mtembed.dataset.journal import read_journal
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +40,11 @@ WARM = 4  # cells of the first part
 EVERY_S = 0.05
 HEADER = 16384  # bytes of a blob that stay as they are, at its start (where its tables are) and at its end
 NOISE_DN = 40
+
+
+def journalled(root: Path, stem: str) -> int:
+    """Cells in the journal of an open part."""
+    return max((len(read_journal(path)) for path in Dataset(root).journals().get(stem, ())), default=0)
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -84,7 +90,7 @@ def cpu_ms_per_cell(options: argparse.Namespace, pixels: str) -> dict[str, float
             while run.poll() is None:
                 look(run.pid, "parent", seen)
                 if begun is None and (folder / "out/embeddings/part_0.parquet").exists():
-                    begun, done = by_kind(seen), len(read_journal(folder / "out/.mtembed/part_1.journal"))
+                    begun, done = by_kind(seen), journalled(folder / "out", "part_1")
                 time.sleep(EVERY_S)
         if run.returncode or begun is None:
             sys.exit(f"the run ended with {run.returncode}")

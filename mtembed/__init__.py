@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mtembed.maps.result import PcaResult
     from mtembed.report.status import Status, status
     from mtembed.run.embed import embed
+    from mtembed.run.mirror import FetchResult, fetch
     from mtembed.similarity.index import index
     from mtembed.similarity.result import Hit, IndexResult, SearchResult
     from mtembed.similarity.search import search
@@ -39,6 +40,7 @@ if (_CHECKOUT / "setup.cfg").is_file() and (_CHECKOUT / "kernels").is_dir():
 __all__ = [
     "ConvertResult",
     "Evaluation",
+    "FetchResult",
     "FinishResult",
     "Hit",
     "IndexResult",
@@ -53,6 +55,7 @@ __all__ = [
     "convert",
     "embed",
     "evaluate",
+    "fetch",
     "finish",
     "index",
     "merge",
@@ -65,6 +68,7 @@ __all__ = [
 _HOMES = {
     "ConvertResult": "mtembed.conversion.convert",
     "Evaluation": "mtembed.evaluation.result",
+    "FetchResult": "mtembed.run.mirror",
     "FinishResult": "mtembed.dataset.joint",
     "Hit": "mtembed.similarity.result",
     "IndexResult": "mtembed.similarity.result",
@@ -78,6 +82,7 @@ _HOMES = {
     "convert": "mtembed.conversion.convert",
     "embed": "mtembed.run.embed",
     "evaluate": "mtembed.evaluation.evaluate",
+    "fetch": "mtembed.run.mirror",
     "finish": "mtembed.dataset.joint",
     "index": "mtembed.similarity.index",
     "merge": "mtembed.conversion.merge",

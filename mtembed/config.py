@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, g
 from cyclopts import Group, Parameter
 
 from mtembed.errors import UsageError
+from mtembed.storage.address import is_address, shown
 
 INPUT = Parameter(group=Group("Where from, where to", sort_key=1))
 WHAT = Parameter(group=Group("What is computed", sort_key=2))
@@ -67,7 +68,7 @@ class RunConfig:
     Parameters
     ----------
     shards
-        Parquet shards of Major TOM Core: files, folders or globs.
+        Parquet shards of Major TOM Core: files, folders, globs, or addresses of these (s3://, https://, hf:Core-S2L2A).
     model
         The network: one that mtembed models lists, timm:NAME or open_clip:NAME with a model card, or a card itself.
     model_card
@@ -110,6 +111,8 @@ class RunConfig:
         Only cells whose centre lies in W,S,E,N (degrees).
     cells
         Only cells named in this file: text, one a line, or Parquet with a grid_cell column.
+    where
+        Only cells whose line in metadata.parquet fulfils this condition in SQL, such as "cloud_cover < 10".
     limit
         Only the first N cells of the sorted run.
     shard_index
@@ -167,6 +170,7 @@ class RunConfig:
     max_nodata: Annotated[float, SHARE, WHAT] = 1.0
     bbox: Annotated[tuple[float, float, float, float] | None, BBOX, CELLS] = None
     cells: Annotated[str | None, FILE, CELLS] = None
+    where: Annotated[str | None, Parameter(metavar="EXPR"), CELLS] = None
     limit: Annotated[int | None, WHOLE, CELLS] = None
     shard_index: Annotated[int, WHOLE, Parameter(metavar="I"), CELLS] = 0
     shard_count: Annotated[int, WHOLE, CELLS] = 1
@@ -204,9 +208,8 @@ class RunConfig:
             value = getattr(self, name)
             if not _fits(value, hint):
                 raise UsageError(f"--{name.replace('_', '-')} {value!r} is not possible: give {_words(hint)}")
-        for name in (*self.shards, self.metadata or "", self.output or ""):
-            if "://" in name or name.startswith("hf:"):
-                raise UsageError(f"{name} is an address, and addresses are not read yet: download it first")
+        if is_address(self.output or ""):
+            raise UsageError(f"--output {shown(str(self.output))} is an address: datasets are written to folders here")
         for name, ok, rule in self._rules():
             if not ok:
                 value = getattr(self, name.replace("-", "_"))

@@ -11,6 +11,7 @@ MtembedError            exit 1
   CellError                      one cell fails, the run goes on; carries the stage
     DecodeError                  a blob that is not a readable GeoTIFF
   ShardError                     one shard cannot be opened, the run goes on
+    StorageError                 what lies behind an address cannot be read
   PartError                      no part can be made of one shard, the run goes on
     PartTaken                    another process makes the part
 """
@@ -68,6 +69,10 @@ class DecodeError(CellError):
 
 class ShardError(MtembedError):
     """One shard cannot be opened."""
+
+
+class StorageError(ShardError):
+    """What lies behind an address cannot be read.  The message never holds a credential."""
 
 
 class PartError(MtembedError):

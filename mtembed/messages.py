@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mtembed.notes import Note
+from mtembed.storage.address import Place
+from mtembed.storage.traffic import Traffic
 from mtembed.types import (
     Cell,
     CellRecord,
@@ -93,7 +94,7 @@ class PlanTask:
     """To a decode worker: open a shard, list its wanted cells."""
 
     shard: int
-    path: Path
+    path: Place
 
     @property
     def key(self) -> Key:
@@ -102,10 +103,11 @@ class PlanTask:
 
 @dataclass(frozen=True, slots=True)
 class ShardOpened:
-    """A shard's cells, or why it could not be opened."""
+    """A shard's cells, or why it could not be opened; ``traffic`` of the worker since its last answer."""
 
     answers: ClassVar[type] = PlanTask
     listing: ShardListing
+    traffic: Traffic = field(default_factory=Traffic)
 
     @property
     def key(self) -> Key:
@@ -117,7 +119,7 @@ class DecodeTask:
     """To a decode worker: bring one cell into a slot; ``fingerprint`` is the shard's as it was listed."""
 
     slot: SlotRef
-    path: Path
+    path: Place
     cell: Cell
     fingerprint: Fingerprint
 
@@ -134,6 +136,7 @@ class Decoded:
     key: Key
     timing: CellTiming
     decoded: DecodedCell | None
+    traffic: Traffic = field(default_factory=Traffic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +162,7 @@ class ProbeJob:
     """Which GPU is asked what it can decode, and the cell it is timed with."""
 
     dtype: str
-    path: Path
+    path: Place
     row_group: int
     bands: tuple[str, ...]
 

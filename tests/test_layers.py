@@ -23,6 +23,7 @@ NETWORKS = "mtembed.models.networks"
 LONGEST = 350
 FLOORS = (
     ("errors", "types", "text", "notes", "_numba"),
+    ("storage",),
     ("sources", "machine", "config", "ring", "messages", "parquet", "geo", "kernels"),
     ("archive", "models"),
     ("engine", "dataset"),
@@ -173,14 +174,14 @@ def test_only_the_device_stage_imports_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "light", ["archive", "check", "cli", "dataset", "evaluation", "geo", "maps", "models", "report", "run"]
+    "light", ["archive", "check", "cli", "dataset", "evaluation", "geo", "maps", "models", "report", "run", "storage"]
 )
 def test_light_rooms_load_no_torch(light: str) -> None:
     """Every file of the room is imported in a fresh process, but those in ``models`` that are made of torch."""
     names = [name for name in MODULES if room(name) == light and not name.startswith(NETWORKS)]
     script = (
         f"import sys, importlib\nfor name in {names!r}: importlib.import_module(name)\n"
-        f"found = set({HEAVY!r}) & set(sys.modules)\nassert not found, found"
+        f"found = set({(*HEAVY, 'obstore')!r}) & set(sys.modules)\nassert not found, found"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

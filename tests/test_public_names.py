@@ -17,6 +17,7 @@ def test_the_public_names() -> None:
     assert mtembed.__all__ == [
         "ConvertResult",
         "Evaluation",
+        "FetchResult",
         "FinishResult",
         "Hit",
         "IndexResult",
@@ -31,6 +32,7 @@ def test_the_public_names() -> None:
         "convert",
         "embed",
         "evaluate",
+        "fetch",
         "finish",
         "index",
         "merge",

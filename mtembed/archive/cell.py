@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -21,6 +20,7 @@ from mtembed.geo.fragments import FragmentGrid
 from mtembed.geo.utm import surely_on_earth
 from mtembed.ring import Slot
 from mtembed.sources import CLOUD_MASK, SOURCES
+from mtembed.storage.address import Place
 from mtembed.types import (
     Cell,
     CellRecord,
@@ -66,7 +66,7 @@ class Identity:
 def decode_cell(
     reader: ShardReader,
     job: DecodeJob,
-    path: Path,
+    path: Place,
     cell: Cell,
     slot: Slot,
     timing: CellTiming,
@@ -79,7 +79,7 @@ def decode_cell(
     """
     started = perf_counter()
     most = ROW_SHARE * slot.view.size + ROW_SPARE
-    table = reader.row(path, cell.row_group, _columns(job), listed, most)
+    table = reader.row(path, cell.row_group, columns(job), listed, most)
     timing.read = (perf_counter() - started) * 1e3
     identity = Identity(text_of(table, "product_id"), text_of(table, "grid_cell"))
     timing.product_id, timing.grid_cell = identity.product_id, identity.grid_cell
@@ -137,7 +137,8 @@ def _record(
     )
 
 
-def _columns(job: DecodeJob) -> list[str]:
+def columns(job: DecodeJob) -> list[str]:
+    """Columns of a shard that cells are made of."""
     return [*job.bands, "product_id", "grid_cell", *product.TIME_COLUMNS, *([CLOUD_MASK] if job.extras else [])]
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,31 +18,36 @@ from mtembed.archive.selection import Selection
 from mtembed.archive.shards import filled_row_groups, fingerprint, missing_columns, open_shard
 from mtembed.errors import ShardError
 from mtembed.geo.grid import grid_centre
-from mtembed.parquet import as_texts, first_line, holds_bytes, repeated
+from mtembed.parquet import as_text, as_texts, first_line, holds_bytes, repeated
 from mtembed.sources import CLOUD_MASK
+from mtembed.storage.address import Place
+from mtembed.storage.remote import RemoteParquet
 from mtembed.types import Cell, Fingerprint, ShardListing
 
 NAMES = ("product_id", "grid_cell")
 
 
 def list_shard(
-    index: int, path: Path, bands: Sequence[str], lines: MetadataIndex, selection: Selection
+    index: int, path: Place, bands: Sequence[str], lines: MetadataIndex, selection: Selection
 ) -> ShardListing:
     """Open a shard and list its wanted cells.  A shard that cannot be used comes back with ``error`` set."""
     mark = Fingerprint()
+    if not selection.passes(path.name):
+        return ShardListing(index, mark, ())
     try:
         with open_shard(path) as file:
-            mark = fingerprint(path, file.metadata.num_rows)
+            mark = fingerprint(path, file.metadata.num_rows, file)
             require_columns(file, path.name, bands)
-            filled = filled_row_groups(file, path.name)
+            filled = selection.of_rows(path.name, filled_row_groups(file, path.name))
             known = lines.of_shard(path.name)
-            names = {} if selection.everything else _grid_cells(file, filled)
+            named = selection.bbox is not None or selection.cells is not None
+            names = _grid_cells(file, filled) if named else {}
     except Exception as error:  # a damaged shard makes pyarrow raise what it likes, and costs that shard only
         why = first_line(error)
         return ShardListing(
             index, mark, (), why if isinstance(error, ShardError) else f"{path.name} cannot be read: {why}"
         )
-    wanted = [row for row in filled if selection.everything or _wants(selection, names[row], known.of_row.get(row, ()))]
+    wanted = [row for row in filled if not named or _wants(selection, names[row], known.of_row.get(row, ()))]
     return ShardListing(
         shard=index,
         fingerprint=mark,
@@ -71,12 +75,29 @@ def require_columns(file: pq.ParquetFile, name: str, bands: Sequence[str]) -> No
 
 
 def _grid_cells(file: pq.ParquetFile, filled: Sequence[int]) -> Mapping[int, str]:
-    """Row group -> the name in its row; a name that is too long for one is nobody's."""
+    """Row group -> the name in its row; a name that is too long for one is nobody's.
+
+    Behind an address names come from the footer, where it tells them: a request for each would take minutes.
+    """
     names: dict[int, str] = {}
     for row in filled:
+        told = _told(file, row) if isinstance(file, RemoteParquet) else None
+        if told is not None:
+            names[row] = told[:LONGEST_TEXT]
+            continue
         column = file.read_row_group(row, columns=["grid_cell"], use_threads=False).column(0)
         names[row] = as_texts(column)[0][:LONGEST_TEXT]
     return names
+
+
+def _told(file: pq.ParquetFile, row: int) -> str | None:
+    """The one value of a column chunk, by the footer's statistics; None where they do not tell."""
+    group = file.metadata.row_group(row)
+    chunk = next(one for i in range(group.num_columns) if (one := group.column(i)).path_in_schema == "grid_cell")
+    found = chunk.statistics
+    if found is None or not found.has_min_max or found.min != found.max:
+        return None
+    return as_text(found.min)
 
 
 def _wants(selection: Selection, name: str, lines: Sequence[Located]) -> bool:

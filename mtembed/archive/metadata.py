@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -16,8 +17,11 @@ import pyarrow.parquet as pq
 from mtembed.archive.product import column_times
 from mtembed.archive.reader import LONGEST_TEXT
 from mtembed.archive.shards import missing_columns
-from mtembed.errors import UsageError
+from mtembed.errors import StorageError, UsageError
 from mtembed.parquet import UNREADABLE, as_bytes, as_texts, first_line, holds_bytes, repeated
+from mtembed.storage.address import Address, Place
+from mtembed.storage.copies import local
+from mtembed.storage.remote import tail
 from mtembed.types import MetadataLine
 
 KEYS = ("parquet_url", "parquet_row")
@@ -43,19 +47,32 @@ class ShardLines:
     notes: tuple[str, ...] = ()
 
 
-def find_metadata(shard: Path) -> Path | None:
+def find_metadata(shard: Place) -> Place | None:
     """``metadata.parquet`` beside ``images/`` (or beside the shard)."""
+    if isinstance(shard, Address):
+        return next((file for up in (2, 1) if _exists(file := shard.above(up, "metadata.parquet"))), None)
     candidates = (shard.parent.parent / "metadata.parquet", shard.parent / "metadata.parquet")
     return next((p for p in candidates if p.is_file()), None)
+
+
+@lru_cache(maxsize=64)
+def _exists(address: Address) -> bool:
+    """Asked once: shards of a folder share their metadata."""
+    try:
+        tail(address, 8)
+    except (FileNotFoundError, StorageError):
+        return False
+    return True
 
 
 class MetadataIndex:
     """``metadata.parquet``, read column-pruned: which of its row groups speak of a shard, and their lines on demand."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Place | None) -> None:
         self.path = path
         self._groups: dict[str, list[int]] | None = None
         self._columns: list[str] = []
+        self._file: Path | None = None
 
     def of_shard(self, name: str) -> ShardLines:
         """The lines about a shard's rows.  A file that cannot be read has none, and a note says so."""
@@ -63,7 +80,7 @@ class MetadataIndex:
             return ShardLines()
         found, unusable = ShardLines(), 0
         try:
-            with pq.ParquetFile(self.path) as file:
+            with pq.ParquetFile(self._here()) as file:
                 groups = self._index(file).get(name, [])
                 for batch in file.iter_batches(row_groups=groups, columns=self._columns, batch_size=BATCH):
                     for row, located in _lines(_about(batch, name)):
@@ -82,6 +99,12 @@ class MetadataIndex:
             found.notes += (f"{self.path.name} has no line about some of the shards",)
         return found
 
+    def _here(self) -> Path:
+        """The file, or its copy on this machine.  Raises StorageError."""
+        if self._file is None and self.path is not None:
+            self._file = local(self.path)
+        return self._file or Path()
+
     def _index(self, file: pq.ParquetFile) -> dict[str, list[int]]:
         if self._groups is None:
             _require_columns(file.schema_arrow)
@@ -96,12 +119,12 @@ class MetadataIndex:
         return self._groups
 
 
-def check_metadata(path: Path) -> None:
+def check_metadata(path: Place) -> None:
     """Raises UsageError unless the file is a metadata table of Core; its first and last lines are read to see."""
-    if not path.is_file():
+    if isinstance(path, Path) and not path.is_file():
         raise UsageError(f"--metadata {path} is not a file: name Core's metadata.parquet")
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(local(path)) as file:
             missing = missing_columns(file.schema_arrow.names, (*KEYS, "product_id", "timestamp"))
             if missing:
                 raise UsageError(f"--metadata {path} has no column {', '.join(missing)}: name Core's metadata.parquet")
@@ -109,6 +132,8 @@ def check_metadata(path: Path) -> None:
             names = [name for name in COLUMNS if name in file.schema_arrow.names]
             for number in {0, file.num_row_groups - 1} if file.num_row_groups else ():
                 file.read_row_group(number, columns=names, use_threads=False)
+    except StorageError as error:
+        raise UsageError(str(error)) from None
     except UNREADABLE as error:
         raise UsageError(f"--metadata {path} is not a readable Parquet file: {first_line(error)}") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from mtembed.archive.shards import open_shard
 from mtembed.archive.tiff_tags import Bytes
 from mtembed.errors import CellError, ShardError
 from mtembed.parquet import UNREADABLE, as_bytes, as_text, first_line, holds_bytes
+from mtembed.storage.address import Address, Place
 from mtembed.types import Fingerprint
 
 OPEN_SHARDS = 4
@@ -26,11 +27,11 @@ class ShardReader:
     """Row groups of shards; keeps the last few files open with their footers parsed."""
 
     def __init__(self) -> None:
-        self._open: OrderedDict[Path, pq.ParquetFile] = OrderedDict()
+        self._open: OrderedDict[Place, pq.ParquetFile] = OrderedDict()
 
     def row(
         self,
-        path: Path,
+        path: Place,
         row_group: int,
         columns: Sequence[str],
         listed: Fingerprint | None = None,
@@ -55,17 +56,33 @@ class ShardReader:
             raise CellError(f"row group {row_group} of {path.name} has {table.num_rows} rows", "read")
         return table
 
-    def _require_same(self, path: Path, listed: Fingerprint | None) -> None:
-        """One look at the folder's entry: a file that is kept open would go on giving the pixels of the old shard."""
+    def read_ahead(self, path: Place, row_group: int, columns: Sequence[str]) -> None:
+        """Begin to read what ``row`` will be asked for, where it comes from far away."""
+        if isinstance(path, Address):
+            with suppress(ShardError, IndexError, *UNREADABLE):  # then `row` says why
+                file = self._file(path)
+                _require_small(file, row_group, columns, ROW_BYTES)
+                file.read_ahead(row_group, columns)
+
+    def _require_same(self, path: Place, listed: Fingerprint | None) -> None:
+        """One look at the folder's entry: a file that is kept open would go on giving the pixels of the old shard.
+
+        A file behind an address looks at every answer by itself.
+        """
         if listed is None:
             return
-        state = os.stat(path)  # noqa: PTH116  for every cell: a third of the time of Path.stat
-        if (state.st_size, state.st_mtime_ns) != (listed.size, listed.mtime_ns):
+        if isinstance(path, Address):
+            head = self._file(path).head
+            now = (head.size, head.stamp)
+        else:
+            state = os.stat(path)  # noqa: PTH116  for every cell: a third of the time of Path.stat
+            now = (state.st_size, state.st_mtime_ns)
+        if now != (listed.size, listed.mtime_ns):
             if path in self._open:
                 self._open.pop(path).close()
             raise ShardError("the shard was replaced while the run lasted; start again with --retry-failed")
 
-    def _file(self, path: Path) -> pq.ParquetFile:
+    def _file(self, path: Place) -> pq.ParquetFile:
         if path not in self._open:
             self._open[path] = open_shard(path)
             while len(self._open) > OPEN_SHARDS:
@@ -84,7 +101,7 @@ def _require_small(file: pq.ParquetFile, row_group: int, columns: Sequence[str],
         raise ShardError(f"it holds {size >> 20} MiB, more than the {most >> 20} MiB that a cell may have")
 
 
-def cell_blobs(path: Path, row_group: int, bands: Sequence[str]) -> list[Bytes]:
+def cell_blobs(path: Place, row_group: int, bands: Sequence[str]) -> list[Bytes]:
     """The blobs of a cell's bands, uint8 [bytes] each.  Raises CellError."""
     table = ShardReader().row(path, row_group, bands)
     return [blob_of(table, band) for band in bands]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from mtembed.errors import UsageError
@@ -17,12 +19,22 @@ COLUMN = "grid_cell"
 SAMPLE = 3  # names in a sentence
 
 
+Rows = Mapping[str, npt.NDArray[np.int64]]
+"""Numbers of row groups, ascending, by the name of their shard."""
+_NONE = np.empty(0, np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which cells of the archive are wanted: a box (W, S, E, N in degrees) their centre lies in, and cell names."""
+    """Which cells of the archive are wanted: a box (W, S, E, N in degrees) their centre lies in, and cell names.
+
+    ``rows`` are the row groups that a condition on the metadata selects, by shard; ``empty`` shards hold none of them.
+    """
 
     bbox: tuple[float, float, float, float] | None = None
     cells: frozenset[str] | None = None
+    rows: Rows | None = None
+    empty: frozenset[str] = frozenset()
 
     def wants(self, grid_cell: str, lat: float, lon: float) -> bool:
         """Whether a cell of that name and centre (degrees) is selected."""
@@ -36,7 +48,18 @@ class Selection:
 
     @property
     def everything(self) -> bool:
-        return self.bbox is None and self.cells is None
+        return self.bbox is None and self.cells is None and self.rows is None
+
+    def passes(self, shard: str) -> bool:
+        """Whether a shard may hold a wanted cell, as far as is known without opening it."""
+        return shard not in self.empty and (self.rows is None or shard in self.rows)
+
+    def of_rows(self, shard: str, rows: Sequence[int]) -> list[int]:
+        """Those of a shard's row groups that the condition selects."""
+        if self.rows is None:
+            return list(rows)
+        found = set(self.rows.get(shard, _NONE).tolist())
+        return [row for row in rows if row in found]
 
 
 def unmatched(cells: frozenset[str] | None, found: Iterable[str]) -> str:

@@ -13,28 +13,51 @@ import pyarrow.parquet as pq
 
 from mtembed.errors import ShardError, UsageError
 from mtembed.parquet import UNREADABLE, first_line
+from mtembed.storage.address import Address, Place, is_address
+from mtembed.storage.finding import files_of
+from mtembed.storage.remote import RemoteParquet, footer_of, tail
 from mtembed.types import Fingerprint
 
 LONGEST_STEM = 200  # bytes: files of a dataset add to it, and file systems end at 255
 
 
-def find_shards(names: Iterable[str]) -> list[Path]:
-    """Files, folders (their ``*.parquet``, or ``images/*.parquet``) and globs -> sorted paths.
+def find_shards(names: Iterable[str]) -> list[Place]:
+    """Files, folders (their ``*.parquet``, or ``images/*.parquet``), globs, and addresses of these -> sorted places.
 
     In folders and globs hidden files, folders, pipes and devices are no shards.  Raises UsageError when a name matches
     nothing, when two files share one stem, and for a stem that is too long for the files made from it.
     """
-    found: dict[str, Path] = {}
+    found: dict[str, Place] = {}
     for name in names:
-        for path in _matches(name):
+        for path in _behind(Address.of(name)) if is_address(name) else _matches(name):
             other = found.setdefault(path.stem, path)
-            if other.absolute() != path.absolute():
+            if not _same(other, path):
                 raise UsageError(f"{other} and {path} would both become {path.stem}.parquet: run them into two folders")
             if len(os.fsencode(path.stem)) > LONGEST_STEM:
                 raise UsageError(
                     f"the name {path.name[:40]}... has over {LONGEST_STEM} bytes: give the shard a shorter one"
                 )
     return sorted(found.values(), key=lambda p: (p.stem, str(p)))
+
+
+def _same(one: Place, other: Place) -> bool:
+    if isinstance(one, Path) and isinstance(other, Path):
+        return one.absolute() == other.absolute()
+    return one == other
+
+
+def _behind(address: Address) -> list[Place]:
+    """The shards that an address stands for: those in ``images/`` where a folder has one."""
+    try:
+        files = [file for file in files_of(address, ".parquet") if not file.name.startswith(".")]
+    except ShardError as error:
+        raise UsageError(str(error)) from None
+    if len(files) > 1 or files[:1] != [address]:
+        images = [file for file in files if file.above(1).name == "images"]
+        files = images or [file for file in files if file.name != "metadata.parquet"]
+    if not files:
+        raise UsageError(f"no shard matches {address}: give Parquet files, a folder of them, or a glob")
+    return [*files]
 
 
 def _matches(name: str) -> list[Path]:
@@ -59,15 +82,13 @@ def _may_be_shard(path: Path) -> bool:
     return not path.name.startswith(".") and (path.is_file() or (path.is_symlink() and not path.exists()))
 
 
-def open_shard(path: Path) -> pq.ParquetFile:
+def open_shard(path: Place) -> pq.ParquetFile:
     """The shard, footer parsed.  Raises ShardError with the file and the cause in one sentence.
 
     Only files are opened: a pipe would keep its reader waiting for ever.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise ShardError(f"{path.name} is not a file")
-        file = pq.ParquetFile(path, memory_map=False, pre_buffer=False)
+        file = RemoteParquet(path) if isinstance(path, Address) else _open(path)
     except FileNotFoundError as error:
         raise ShardError(f"{path.name} does not exist (any more)") from error
     except UnicodeEncodeError as error:
@@ -82,6 +103,12 @@ def open_shard(path: Path) -> pq.ParquetFile:
             f"{path.name} has {rows} rows in {groups} row groups; a Core shard holds one row per row group"
         )
     return file
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ShardError(f"{path.name} is not a file")
+    return pq.ParquetFile(path, memory_map=False, pre_buffer=False)
 
 
 def filled_row_groups(file: pq.ParquetFile, name: str) -> list[int]:
@@ -101,8 +128,21 @@ def filled_row_groups(file: pq.ParquetFile, name: str) -> list[int]:
     return filled
 
 
-def fingerprint(path: Path, rows: int) -> Fingerprint:
-    """Size, time stamp and footer hash of a Parquet file; the footer is read once, as bytes."""
+def state_of(path: Place) -> tuple[int, int]:
+    """Size and time stamp of a file; behind an address a number in the place of its version.  Raises OSError,
+    StorageError."""
+    if isinstance(path, Address):
+        head = tail(path, 8)[1]
+        return head.size, head.stamp
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns
+
+
+def fingerprint(path: Place, rows: int, file: pq.ParquetFile | None = None) -> Fingerprint:
+    """Size, time stamp and footer hash of a Parquet file (``file``, if it is open); see ``state_of``."""
+    if isinstance(path, Address):
+        footer = file.footer if isinstance(file, RemoteParquet) else footer_of(path)
+        return Fingerprint(footer.head.size, footer.head.stamp, rows, footer.sha256)
     state = path.stat()
     with path.open("rb") as file:
         file.seek(-8, 2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from mtembed.archive.shards import fingerprint, open_shard
@@ -12,9 +11,10 @@ from mtembed.check.findings import Findings
 from mtembed.check.part import PartContent
 from mtembed.errors import ShardError
 from mtembed.parquet import UNREADABLE, first_line
+from mtembed.storage.address import Place
 
 
-def check_input(path: Path, facts: Mapping[str, Any], content: PartContent, findings: Findings) -> None:
+def check_input(path: Place, facts: Mapping[str, Any], content: PartContent, findings: Findings) -> None:
     """The shard is the one that was embedded, and its rows are the cells that the dataset names."""
     found = findings.of(path.name)
     try:

@@ -39,7 +39,9 @@ def inspect(path: Path) -> dict[str, Any]:
     Raises UsageError for what is missing, unreadable or neither of these.
     """
     if path.is_dir():
-        return inspect(find_shards([str(path)])[0]) if (path / "images").is_dir() else embeddings.of_folder(path)
+        if not (path / "images").is_dir():
+            return embeddings.of_folder(path)
+        return inspect(next(shard for shard in find_shards([str(path)]) if isinstance(shard, Path)))
     if not path.exists():
         raise UsageError(f"{path} does not exist: name Parquet files or an output folder")
     if not path.is_file():  # a pipe would be waited for

@@ -30,6 +30,7 @@ from mtembed.dataset.manifest import Manifest as Record
 from mtembed.dataset.manifest import read, totals
 from mtembed.dataset.timings import read_facts
 from mtembed.errors import MtembedError, OutputError, UsageError
+from mtembed.storage.address import Place
 
 __all__ = ["Problem", "Verdict", "sentence", "verify"]
 
@@ -66,10 +67,10 @@ class Manifest:
     @property
     def everything(self) -> bool:
         """Whether all cells of every shard were wanted."""
-        return all(self.settings[name] is None for name in ("bbox", "cells_sha256", "limit"))
+        return all(self.settings[name] is None for name in ("bbox", "cells_sha256", "where", "limit"))
 
 
-def verify(root: Path, shards: Sequence[Path] = (), tick: Tick = lambda done, total: None) -> Verdict:
+def verify(root: Path, shards: Sequence[str | Path] = (), tick: Tick = lambda done, total: None) -> Verdict:
     """Check the dataset in ``root``, and the input ``shards`` (files, folders) it was made from where they are given.
 
     While a run is working in the folder only the parts that are finished are checked.  ``tick`` is told the rows
@@ -216,7 +217,7 @@ def _order(manifest: Manifest, stem: str, facts: Mapping[str, Any]) -> PartOrder
 
 
 def _check_parts(
-    parts: Mapping[str, PartOrder], inputs: Mapping[str, Path], findings: Findings, tick: Tick, cells: array[int]
+    parts: Mapping[str, PartOrder], inputs: Mapping[str, Place], findings: Findings, tick: Tick, cells: array[int]
 ) -> dict[str, list[dict[str, Any]]]:
     """Every part, and its input where it is given; returns the failed cells by stem.
 
@@ -245,7 +246,7 @@ def _failures(manifest: Manifest, failures: Mapping[str, list[dict[str, Any]]]) 
     return [*lines, *(row for stem in sorted(manifest.shards) for row in failures.get(stem, ()))]
 
 
-def _check_inputs_done(inputs: Mapping[str, Path], manifests: Sequence[Manifest], findings: Findings) -> None:
+def _check_inputs_done(inputs: Mapping[str, Place], manifests: Sequence[Manifest], findings: Findings) -> None:
     """Every shard that was named has a part, where all cells are wanted: a selection may have none in it."""
     known = {facts["shard"] for manifest in manifests for facts in manifest.shards.values()}
     if manifests and manifests[0].everything:
@@ -256,7 +257,7 @@ def _check_inputs_done(inputs: Mapping[str, Path], manifests: Sequence[Manifest]
 def _info(
     manifests: Sequence[Manifest],
     parts: Mapping[str, PartOrder],
-    inputs: Mapping[str, Path],
+    inputs: Mapping[str, Place],
     cells: array[int],
 ) -> dict[str, Any]:
     facts = [part.facts for part in parts.values()]

@@ -32,6 +32,7 @@ from mtembed.machine import require_supported
 
 COMMANDS = {
     "run": "Embed every fragment of every cell of Major TOM Core shards.",
+    "fetch": "Copy a selection of an archive to shards on this machine.",
     "demo": "Embed the samples that ship with mtembed, map and search them, draw the result, say what comes next.",
     "models": "List the models, or check one.",
     "inspect": "Say what is in shards (encodings, nodata, models that fit) or in embeddings (origin, health).",

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mtembed.cli.console import clean, say
-from mtembed.cli.progress import Every, progress_facts, sentence, summary
+from mtembed.cli.progress import Every, network, progress_facts, sentence, summary
 from mtembed.run.progress import Progress
 from mtembed.text import duration
 from mtembed.types import RunSummary
@@ -71,6 +71,7 @@ def _counts(progress: Progress) -> list[Row]:
         ("cells", _bar(finished, total), cells),
         ("shards", "", f"{progress.shards_done:,} of {progress.shards:,}"),
         ("speed", "", f"{progress.cells_per_s:.2f} cells/s, {progress.bytes_per_s / 1e9:.3f} GB/s read"),
+        *([("network", "", network(progress))] if progress.traffic.requests else []),
         ("time", "", f"{duration(progress.elapsed_s)} so far, {left} left"),
         (
             "queue", _bar(filled, max(1, progress.slots)),

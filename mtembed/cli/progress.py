@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 from mtembed.cli.console import INTERRUPTED
@@ -48,6 +49,7 @@ def progress_facts(progress: Progress) -> dict[str, Any]:
         "devices": {name: round(share, 3) for name, share in progress.devices.items()},
         "queue": {"ready": progress.ready, "free_slots": progress.free, "slots": progress.slots},
         "worker_deaths": progress.deaths,
+        "network": {**asdict(progress.traffic), "bytes_per_s": round(progress.fetched_per_s)},
         "limiting": progress.limiting,
         "sentence": sentence(progress),
         "elapsed_s": round(progress.elapsed_s, 1),
@@ -68,11 +70,19 @@ def progress_line(progress: Progress) -> str:
         *([f"{progress.failed:,} failed"] if progress.failed else []),
         f"{facts['cells_per_s']:.2f} cells/s",
         f"{facts['bytes_per_s'] / 1e9:.3f} GB/s read",
+        *([network(progress)] if progress.traffic.requests else []),
         *([] if facts["eta_s"] is None else [f"{duration(facts['eta_s'])} left"]),
     ]
     busy = ", ".join(f"{kind} {share:.0%}" for kind, share in progress.busy.items())
     slots = f"busy: {busy}; {progress.slots - progress.free} of {plural(progress.slots, 'slot')} filled; "
     return f"{', '.join(parts)}; {slots if busy else ''}{sentence(progress)}"
+
+
+def network(progress: Progress) -> str:
+    """'0.120 GB/s over the network, 1,234 requests, 3 again, 2 s waited'."""
+    traffic = progress.traffic
+    again = f", {traffic.again:,} again, {duration(traffic.waited)} waited" if traffic.again else ""
+    return f"{progress.fetched_per_s / 1e9:.3f} GB/s over the network, {plural(traffic.requests, 'request')}{again}"
 
 
 def cells_so_far(progress: Progress) -> str:

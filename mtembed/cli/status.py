@@ -19,7 +19,10 @@ def status(
     follow: Annotated[bool, Parameter(help="Say it again every few seconds, as long as somebody is at work.")] = False,
     talk: Talk = SPEECH,
 ) -> int:
-    """Say how far a dataset is: cells, shards, failures, rate and time left, over all processes that work on it."""
+    """Say how far a dataset is, over all processes that work on it.
+
+    Cells and shards, failures, rate and time left; then what each process has done since it was started.
+    """
     from mtembed.report import status as reading
 
     while True:

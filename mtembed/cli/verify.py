@@ -20,7 +20,7 @@ def verify(
     /,
     *,
     shards: Annotated[
-        tuple[Path, ...], Parameter(consume_multiple=True, help="The input it was made from, to be compared.")
+        tuple[str, ...], Parameter(consume_multiple=True, help="The input it was made from, to be compared.")
     ] = (),
     repair: Annotated[bool, Parameter(help="Make bad parts again from the input (--shards), then check once more.")] = (
         False
@@ -48,7 +48,7 @@ def verify(
     return 0 if verdict.ok else 1
 
 
-def _checked(directory: Path, shards: tuple[Path, ...], talk: Speech) -> Verdict:
+def _checked(directory: Path, shards: tuple[str, ...], talk: Speech) -> Verdict:
     """The verdict, which is shown."""
     from mtembed.check import verify as checks
 

@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 
 from mtembed import __version__
 from mtembed.conversion.convert import made_with
-from mtembed.conversion.target import Tick
 from mtembed.dataset.columns import SHAPE_KEY
 from mtembed.dataset.files import RECORDS, VECTORS, Name
 from mtembed.dataset.reader import EmbeddingDataset, open_dataset
 from mtembed.dataset.result import ResultFolder
 from mtembed.dataset.rows import TRANSFORM
+from mtembed.types import Tick
 
 GEOTIFF = "geotiff"
 TAGS = ("unique_id", "product_id", "grid_cell", "timestamp")  # of a row, kept in its file

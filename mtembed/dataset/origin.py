@@ -30,6 +30,7 @@ from mtembed.notes import (
     Unpinned,
     WorkerReady,
 )
+from mtembed.storage.address import shown
 from mtembed.text import printable
 from mtembed.types import ShardFacts
 
@@ -187,7 +188,8 @@ def _maker(spec: ModelSpec) -> dict[str, str]:
 def command_line(argv: Sequence[str]) -> str:
     """The command with every path cut to its last part: no user names, no folders.  Bytes that are no UTF-8 are
     escaped."""
-    words = ["mtembed", *(printable(Path(word).name if "/" in word else word) for word in argv[1:])]
+    plain = map(shown, argv[1:])  # no passwords, no signatures
+    words = ["mtembed", *(printable(Path(word).name if "/" in word else word) for word in plain)]
     more = len(words) - WORDS_OF_COMMAND
     return " ".join(words[:WORDS_OF_COMMAND]) + (f" ... and {more} more" if more > 0 else "")
 

@@ -37,7 +37,7 @@ EXTRA_COLUMNS = (
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
          (10**8, "10M<n<100M"), (10**9, "100M<n<1B"))  # fmt: skip
 SETTINGS_SHOWN = (
-    "fragment_size", "overlap", "border_shift", "offset", "max_nodata", "bbox", "limit", "precision", "engine",
+    "fragment_size", "overlap", "border_shift", "offset", "max_nodata", "bbox", "where", "limit", "precision", "engine",
     "device", "batch", "threads", "dtype", "dense", "extras",
 )  # fmt: skip
 LISTED = 10

@@ -55,6 +55,7 @@ class Settings:
     threads: int
     model_card: str | None = None
     dense: bool = False
+    where: str | None = None
 
     @property
     def id(self) -> str:
@@ -99,6 +100,7 @@ def resolve(
         engine=engine,
         device=device,
         batch=config.batch or (earlier.batch if earlier else automatic_batch(spec, device, config)),
+        where=config.where,
         threads=earlier.threads if earlier else _threads(spec, device, config.share_of_machine),
         model_card=spec.card or None,
         dense=config.dense,

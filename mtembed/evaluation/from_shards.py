@@ -25,6 +25,7 @@ from mtembed.models import bands, rcf
 from mtembed.run.embed import embed
 from mtembed.run.plan import plan
 from mtembed.run.progress import Progress
+from mtembed.storage.address import Place
 from mtembed.types import FloatArray, Tick
 
 KEY = ("grid_cell", "product_id", "pixel_bbox")  # what names a fragment of the archive
@@ -48,7 +49,7 @@ def sources(shards: Sequence[str]) -> list[dict[str, Any]]:
     return [dict(_source(path)) for path in find_shards(shards)]
 
 
-def _source(path: Path) -> Iterator[tuple[str, Any]]:
+def _source(path: Place) -> Iterator[tuple[str, Any]]:
     yield "file", path.name
     try:
         with open_shard(path) as file:

@@ -7,9 +7,9 @@ Waiting -> Decoding -> Filled -> (appended)
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from mtembed.messages import Key, SlotRef
+from mtembed.storage.address import Place
 from mtembed.types import Cell, CellTiming, DecodedCell, Fingerprint
 
 
@@ -18,7 +18,7 @@ class Waiting:
     """In a lane, without a slot.  ``attempts`` counts how often it was given to a decode or device worker before."""
 
     cell: Cell
-    path: Path
+    path: Place
     fingerprint: Fingerprint
     attempts: int = 0
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from mtembed.archive.cell import DecodeJob
-from mtembed.archive.selection import Selection, read_cell_list
 from mtembed.dataset.part import WriteJob
 from mtembed.dataset.settings import Settings
 from mtembed.ring import Ring
@@ -18,10 +16,10 @@ from mtembed.run.plan import Plan
 from mtembed.run.process import Job, Worker
 from mtembed.run.sizes import Sizes, device_environment
 from mtembed.run.worker import DecoderJob
+from mtembed.storage.address import place_of
 
 # Arrow's own allocator keeps for long what the writer needed for a moment.
 WRITER_ENVIRONMENT = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
-DECODE_CREDIT = 2  # tasks: one in work, one that waits for it
 WRITE_CREDIT = 1
 
 
@@ -84,7 +82,7 @@ def crews(
         return start("finish", name, writing, [*descriptors, held], WRITER_ENVIRONMENT)
 
     return Crews(
-        decode=CrewSpec(start_decoder, sizes.crews.decode, DECODE_CREDIT),
+        decode=CrewSpec(start_decoder, sizes.crews.decode, sizes.decode_credit),
         device=CrewSpec(start_device, sizes.crews.device, sizes.credit),
         write=CrewSpec(start_writer, sizes.crews.write, WRITE_CREDIT),
         finish=CrewSpec(start_finisher, sizes.crews.write, WRITE_CREDIT),
@@ -105,8 +103,7 @@ def _decoding(plan: Plan, settings: Settings, on_gpu: frozenset[str]) -> Decoder
         gpu=on_gpu,
         dim=plan.spec.dim,
     )
-    selection = Selection(config.bbox, read_cell_list(Path(config.cells)) if config.cells else None)
-    return DecoderJob(decode, selection, Path(config.metadata) if config.metadata else None)
+    return DecoderJob(decode, plan.selection, place_of(config.metadata) if config.metadata else None)
 
 
 def _writing(plan: Plan, settings: Settings) -> WriteJob:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from mtembed.dataset.settings import Settings
 from mtembed.errors import MtembedError, WorkerError
@@ -20,6 +19,7 @@ from mtembed.run.roofline import decode_trial
 from mtembed.run.sizes import Sizes, device_environment
 from mtembed.run.trial import network_trial
 from mtembed.sources import SOURCES
+from mtembed.storage.address import Place
 
 WORTH = 1.05  # the GPU decodes where that is so many times as fast
 
@@ -33,7 +33,7 @@ class Choice:
 
 
 def choose(
-    plan: Plan, settings: Settings, sizes: Sizes, start_decoder: Callable[[], Worker], shards: Sequence[Path]
+    plan: Plan, settings: Settings, sizes: Sizes, start_decoder: Callable[[], Worker], shards: Sequence[Place]
 ) -> Choice:
     """For a run on GPUs; ``start_decoder`` starts a decode worker for a trial.
 
@@ -59,7 +59,7 @@ def choose(
 
 def _asked(
     plan: Plan, settings: Settings, sizes: Sizes, packed: frozenset[str], start: Callable[[], Worker],
-    shards: Sequence[Path],
+    shards: Sequence[Place],
 ) -> Choice:  # fmt: skip
     """The choice, when extras and the library leave one.  Raises WorkerError when a worker of a trial ends too soon."""
     wanted = plan.config.decoder
@@ -97,7 +97,7 @@ def _ask(plan: Plan, job: DeviceJob) -> Probed:
 
 def _faster(
     plan: Plan, settings: Settings, sizes: Sizes, packed: frozenset[str], seconds: float,
-    start: Callable[[], Worker], shards: Sequence[Path],
+    start: Callable[[], Worker], shards: Sequence[Place],
 ) -> Choice:  # fmt: skip
     """Where these encodings are decoded faster, from short trials of the parts; ``seconds`` a cell on the GPU."""
     worker = start()

@@ -32,6 +32,7 @@ from mtembed.run.selected import chosen
 from mtembed.run.sizes import Sizes, sizes
 from mtembed.run.taking import Shared
 from mtembed.run.work import Callbacks, Work
+from mtembed.text import plural, size
 from mtembed.types import Roofline, RunSummary, Weights
 
 Tick = Callable[[Progress], None]
@@ -185,6 +186,9 @@ class Run:
         return NOTHING_SELECTED if nothing else NOTHING_TO_DO
 
     def _summary(self, seconds: float) -> RunSummary:
+        if self._pipeline and (traffic := self._pipeline.progress.traffic).requests:
+            again = f", {traffic.again:,} of them again" if traffic.again else ""
+            self._on_note(f"fetched {size(traffic.bytes)} in {plural(traffic.requests, 'request')}{again}")
         sums, pipeline = self.record.manifest.totals, self._pipeline
         progress = pipeline.progress if pipeline else Progress()
         interrupted = pipeline is not None and not pipeline.finished

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow.parquet as pq
 
@@ -15,6 +14,8 @@ from mtembed.errors import MtembedError, ShardError, UsageError
 from mtembed.models import ModelSpec
 from mtembed.parquet import UNREADABLE
 from mtembed.sources import CORE_SIDE, source_of
+from mtembed.storage.address import Address, Place
+from mtembed.storage.remote import RemoteParquet
 from mtembed.types import Source
 
 SHARDS_TRIED = 20  # for the first cell
@@ -40,7 +41,7 @@ class FirstCell:
     cols: int
     band_shares: tuple[float, ...]
     encodings: frozenset[str] = frozenset()
-    place: tuple[Path, int] | None = None
+    place: tuple[Place, int] | None = None
 
     @classmethod
     def of_core(cls, source: Source, bands: int) -> FirstCell:
@@ -48,7 +49,7 @@ class FirstCell:
         return cls(source, CORE_SIDE, CORE_SIDE, (1.0,) * bands)
 
 
-def first_cell(shards: Sequence[Path], spec: ModelSpec) -> FirstCell:
+def first_cell(shards: Sequence[Place], spec: ModelSpec) -> FirstCell:
     """Source and sizes from the first shard that can be opened and has bands.
 
     Raises UsageError when it lacks the model's bands, when a file is not one of images, and when none has any band.
@@ -77,21 +78,23 @@ def first_cell(shards: Sequence[Path], spec: ModelSpec) -> FirstCell:
     return FirstCell.of_core(spec.source, len(spec.bands_for(spec.source)))
 
 
-def _columns(path: Path) -> list[str]:
+def _columns(path: Place) -> list[str]:
     """Names of a file's columns; none where it is not one of Parquet."""
     try:
+        if isinstance(path, Address):
+            return list(RemoteParquet(path).schema_arrow.names)
         return list(pq.read_schema(path).names) if path.is_file() else []
-    except UNREADABLE:
+    except (ShardError, *UNREADABLE):
         return []
 
 
-def _require_images(path: Path, columns: Sequence[str]) -> None:
+def _require_images(path: Place, columns: Sequence[str]) -> None:
     for column, what in NOT_SHARDS.items():
         if column in columns:
             raise UsageError(f"{path.name} is {what}, not a shard of images: name the folder images/")
 
 
-def _of_shard(path: Path, rows: int, source: Source, bands: Sequence[str]) -> FirstCell:
+def _of_shard(path: Place, rows: int, source: Source, bands: Sequence[str]) -> FirstCell:
     for row in range(min(rows, CELLS_TRIED)):
         try:
             infos = [tiff.parse(blob) for blob in cell_blobs(path, row, bands)]

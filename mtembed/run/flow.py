@@ -109,6 +109,7 @@ class Flow:
         _HANDLERS[type(message)](self, task, message)
 
     def _shard_opened(self, task: Task, message: ShardOpened) -> None:
+        self.progress.traffic += message.traffic
         self.listed(message.listing)
 
     def listed(self, listing: ShardListing) -> None:
@@ -156,6 +157,7 @@ class Flow:
         self._close_if_whole(part)
 
     def _decoded(self, task: DecodeTask, message: Decoded) -> None:
+        self.progress.traffic += message.traffic
         if message.key not in self.cells:  # its part was lost meanwhile
             self.forget(task)
             return

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from mtembed.archive.listing import list_shard
 from mtembed.archive.metadata import MetadataIndex, find_metadata
 from mtembed.run.plan import Plan
+from mtembed.storage.address import Place, place_of
 from mtembed.types import ShardListing
 
 OPENERS = 8  # threads; opening a shard waits for the disk or the network
@@ -42,15 +42,15 @@ def listings(
                 yield found
 
 
-def _metadata_of(plan: Plan, path: Path) -> Path | None:
+def _metadata_of(plan: Plan, path: Place) -> Place | None:
     if plan.selection.everything:
         return None  # which cells are wanted does not depend on it
-    return Path(plan.config.metadata) if plan.config.metadata else find_metadata(path)
+    return place_of(plan.config.metadata) if plan.config.metadata else find_metadata(path)
 
 
-def _metadata(plan: Plan) -> dict[Path | None, MetadataIndex]:
+def _metadata(plan: Plan) -> dict[Place | None, MetadataIndex]:
     """One index for each metadata file, built before threads share it."""
-    indexes: dict[Path | None, MetadataIndex] = {}
+    indexes: dict[Place | None, MetadataIndex] = {}
     for path in plan.shards:
         name = _metadata_of(plan, path)
         if name not in indexes:

@@ -11,14 +11,17 @@ from mtembed import models
 from mtembed.archive.metadata import MetadataIndex, check_metadata, find_metadata
 from mtembed.archive.selection import Selection, read_cell_list
 from mtembed.archive.shards import find_shards
+from mtembed.archive.where import by_metadata
 from mtembed.config import RunConfig
 from mtembed.dataset import manifest
 from mtembed.dataset.folder import Dataset
 from mtembed.dataset.manifest import Manifest
 from mtembed.dataset.settings import Settings
-from mtembed.errors import UsageError
+from mtembed.errors import StorageError, UsageError
 from mtembed.models import ModelSpec
 from mtembed.run.first_cell import FirstCell, first_cell
+from mtembed.storage.address import Address, Place, place_of
+from mtembed.storage.remote import tail
 from mtembed.text import printable
 from mtembed.types import Source
 
@@ -30,7 +33,7 @@ class Plan:
 
     config: RunConfig
     spec: ModelSpec
-    shards: tuple[Path, ...]
+    shards: tuple[Place, ...]
     mine: tuple[int, ...]
     first_cell: FirstCell
     dataset: Dataset
@@ -81,11 +84,13 @@ def _plan(config: RunConfig) -> Plan:
     spec.require_size(config.fragment_size or spec.size)
     spec.require_package()
     if config.metadata:
-        check_metadata(Path(config.metadata))
+        check_metadata(place_of(config.metadata))
     if config.cells and not Path(config.cells).is_file():
         raise UsageError(f"--cells {config.cells} does not exist: give a text or Parquet file of cells")
     selection = Selection(config.bbox, read_cell_list(Path(config.cells)) if config.cells else None)
     shards = tuple(find_shards(config.shards))
+    _require_reached(shards[0])
+    selection = selected(selection, config.where, config.metadata, shards)
     named = f"embeddings-{spec.name}{'-dense' if config.dense else ''}"
     dataset = Dataset(Path(config.output or named), config.shard_index, config.shard_count)
     first = first_cell(shards, spec)
@@ -104,6 +109,27 @@ def _plan(config: RunConfig) -> Plan:
         selection=selection,
         warnings=_warnings(config, spec, shards, first),
     )
+
+
+def selected(selection: Selection, where: str | None, metadata: str | None, shards: Sequence[Place]) -> Selection:
+    """The selection with what the metadata say of it.  Raises UsageError where there are none and they are needed."""
+    far = any(isinstance(shard, Address) for shard in shards)
+    if where is None and (selection.everything or not far):
+        return selection
+    named = [place_of(metadata)] if metadata else [find_metadata(shard) for shard in shards]
+    files = list(dict.fromkeys(place for place in named if place is not None))
+    if where is not None and not files:
+        raise UsageError("--where needs metadata.parquet, and there is none beside the shards: name it with --metadata")
+    return by_metadata(selection, where, files, skip=far)
+
+
+def _require_reached(shard: Place) -> None:
+    """Raises UsageError for an address that does not answer, before others are tried as long."""
+    if isinstance(shard, Address):
+        try:
+            tail(shard, 8)
+        except (StorageError, FileNotFoundError) as error:
+            raise UsageError(str(error)) from None
 
 
 def _require_room(size: int, first: FirstCell) -> None:
@@ -125,11 +151,11 @@ def _earlier(dataset: Dataset) -> Manifest | None:
     return manifest.read(dataset.manifest_path) if os.path.lexists(dataset.manifest_path) else None
 
 
-def _warnings(config: RunConfig, spec: ModelSpec, shards: Sequence[Path], first: FirstCell) -> tuple[str, ...]:
+def _warnings(config: RunConfig, spec: ModelSpec, shards: Sequence[Place], first: FirstCell) -> tuple[str, ...]:
     found = []
     if not spec.recommends(first.source):
         found.append(f"{spec.name} was made for {spec.source}; this is {first.source}")
-    metadata = Path(config.metadata) if config.metadata else find_metadata(shards[0])
+    metadata = place_of(config.metadata) if config.metadata else find_metadata(shards[0])
     if metadata is None:
         found.append("no metadata.parquet was found: time stamps come from the shards themselves")
     found += MetadataIndex(metadata).of_shard(shards[0].name).notes

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from mtembed.run.process import Worker
+from mtembed.storage.traffic import Traffic
 from mtembed.types import CellTiming
 
 WINDOW_S = 30.0
 ADVICE = {
     "decode": "decoding limits the run: more --workers or a faster disk would help",
+    "network": "the network limits the run: decode workers wait for bytes more than they decode",
     "device": "the model limits the run: the device is busy, everything else waits for it",
     "write": "writing limits the run: a faster disk for --output would help",
     "start": "starting: workers are loading",
@@ -27,7 +29,8 @@ class Progress:
     ``most`` is what ``known`` can grow to at most (None: no limit).  ``busy`` holds each kind of worker's share of time
     with work at hand, 0..1, over the last second or so; ``devices`` each device worker's.  Finishing parts counts as
     writing; ``clock`` counts seconds.  ``failed_shards`` could not be opened, or no part could be made of them;
-    ``theirs`` are in the hands of other processes; ``open_parts`` have ``open_cells``.
+    ``theirs`` are in the hands of other processes; ``open_parts`` have ``open_cells``;
+    ``traffic`` is that of shards behind addresses, ``read_ms`` and ``decode_ms`` the sums over all cells.
     """
 
     shards: int = 0
@@ -47,6 +50,9 @@ class Progress:
     theirs: int = 0
     open_parts: int = 0
     open_cells: int = 0
+    traffic: Traffic = field(default_factory=Traffic)
+    read_ms: float = 0.0
+    decode_ms: float = 0.0
     most: int | None = None
     stopping: bool = False
     limiting: str = "start"
@@ -54,7 +60,7 @@ class Progress:
     devices: dict[str, float] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
     started: float = field(init=False)
-    _recent: deque[tuple[float, int, int]] = field(default_factory=deque)
+    _recent: deque[tuple[float, int, int, int]] = field(default_factory=deque)
     _busy_before: dict[str, float] = field(default_factory=dict)
     _observed: float = 0.0
     _shards_before: int = 0
@@ -71,6 +77,8 @@ class Progress:
         else:
             self.failed += 1
         self.bytes_in += timing.bytes_in
+        self.read_ms += timing.read
+        self.decode_ms += timing.decode
 
     def elsewhere(self) -> None:
         """Another process has finished a shard."""
@@ -83,7 +91,7 @@ class Progress:
         now = self.clock()
         if now - self._observed < 1.0:
             return
-        self._recent.append((now, self.done, self.bytes_in))
+        self._recent.append((now, self.done, self.bytes_in, self.traffic.bytes))
         while self._recent[0][0] < now - WINDOW_S and len(self._recent) > 2:
             self._recent.popleft()
         self._utilisation(list(workers), now)
@@ -102,6 +110,11 @@ class Progress:
     @property
     def bytes_per_s(self) -> float:
         return self._rate(2)
+
+    @property
+    def fetched_per_s(self) -> float:
+        """Bytes that came over the network."""
+        return self._rate(3)
 
     @property
     def total(self) -> int:
@@ -147,4 +160,6 @@ class Progress:
             return "start"
         if self.ready or self.busy.get("device", 0) > 0.9:
             return "device"
-        return max(("decode", "write", "device"), key=lambda kind: self.busy.get(kind, 0.0))
+        found = max(("decode", "write", "device"), key=lambda kind: self.busy.get(kind, 0.0))
+        waits = self.traffic.requests and self.read_ms > self.decode_ms
+        return "network" if found == "decode" and waits else found

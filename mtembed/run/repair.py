@@ -17,7 +17,7 @@ from mtembed.run.plan import Plan, plan
 def repairs(
     root: Path,
     bad: Collection[str],
-    shards: Sequence[Path],
+    shards: Sequence[str | Path],
     *,
     weights: str | None = None,
     cells: str | None = None,
@@ -43,7 +43,8 @@ def repairs(
 
 def _config(manifest: Manifest, dataset: Dataset, shards: list[str], files: dict[str, str | None]) -> RunConfig:
     made = manifest.settings
-    same = ("fragment_size", "overlap", "border_shift", "offset", "max_nodata", "dtype", "extras", "bbox", "limit")
+    same = ("fragment_size", "overlap", "border_shift", "offset", "max_nodata", "dtype", "extras")
+    cells = ("bbox", "where", "limit")
     machine = ("precision", "engine", "device", "batch", "model", "model_card", "dense")
     return RunConfig.of(
         shards,
@@ -51,7 +52,7 @@ def _config(manifest: Manifest, dataset: Dataset, shards: list[str], files: dict
         shard_index=dataset.index,
         shard_count=dataset.count,
         accept_licence=True,  # as when the dataset was made
-        **{name: getattr(made, name) for name in (*same, *machine)},
+        **{name: getattr(made, name) for name in (*same, *cells, *machine)},
         **files,
     )
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from mtembed.archive.shards import fingerprint
+from mtembed.archive.shards import fingerprint, state_of
 from mtembed.dataset import manifest
 from mtembed.dataset.atomic import sha256_of
 from mtembed.dataset.folder import Dataset
@@ -15,10 +16,13 @@ from mtembed.dataset.origin import begin, carried_on
 from mtembed.dataset.record import found_parts
 from mtembed.dataset.settings import Settings, check_same
 from mtembed.dataset.timings import read_facts
-from mtembed.errors import OutputError, SettingsError
+from mtembed.errors import OutputError, SettingsError, StorageError
 from mtembed.run.plan import Plan
+from mtembed.storage.address import Place
 from mtembed.text import printable
 from mtembed.types import Fingerprint, ShardFacts
+
+LOOKERS = 16  # threads that look whether finished shards are still the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ def remaining(plan: Plan, settings: Settings, remake: Collection[str] = ()) -> R
     kept = {stem: facts for stem, facts in recorded.items() if stem in present}
     done: dict[int, int] = {}
     damaged: list[str] = []
+    finished: list[tuple[Place, Fingerprint]] = []
     for index, path in enumerate(plan.shards):
         stem, mine = printable(path.stem), index in plan.mine
         # the limit counts the cells of all processes in shard order, so their parts matter too
@@ -58,11 +63,13 @@ def remaining(plan: Plan, settings: Settings, remake: Collection[str] = ()) -> R
             continue
         if facts is None:
             raise OutputError(f"timings/{stem}.parquet cannot be read: run the process that made it again")
-        _check_unchanged(path, facts.fingerprint)
+        finished.append((path, facts.fingerprint))
         if mine:
             kept[stem] = facts
         if not (plan.config.retry_failed and facts.failed):
             done[index] = facts.cells + facts.failed
+    with ThreadPoolExecutor(LOOKERS) as pool:
+        deque(pool.map(lambda one: _check_unchanged(*one), finished), 0)
     left = tuple(index for index in plan.mine if index not in done)
     redo = tuple(stem for index in left if (stem := plan.every_stem[index]) in present)
     return Remaining(done, kept, left, tuple(damaged), redo)
@@ -131,18 +138,20 @@ def beginning(plan: Plan, settings: Settings, left: Remaining) -> Manifest:
     return carried_on(first, earlier, shards=shards, names=names, complete=not left.shards)
 
 
-def _check_unchanged(path: Path, then: Fingerprint) -> None:
+def _check_unchanged(path: Place, then: Fingerprint) -> None:
     """A finished shard by size and time stamp; only where the stamp differs is the footer read."""
     if not then.size:
         return  # it could not be opened then
     try:
-        stat = path.stat()
-        if (stat.st_size, stat.st_mtime_ns) == (then.size, then.mtime_ns):
+        size, stamp = state_of(path)
+        if (size, stamp) == (then.size, then.mtime_ns):
             return
-        same = stat.st_size == then.size and fingerprint(path, then.rows).footer_sha256 == then.footer_sha256
+        same = size == then.size and fingerprint(path, then.rows).footer_sha256 == then.footer_sha256
+    except StorageError as error:
+        raise SettingsError(str(error)) from None
     except OSError as error:
         raise SettingsError(
-            f"{path.name} was embedded and cannot be read any more ({error.strerror}): bring it back, "
+            f"{path.name} was embedded and cannot be read any more ({error.strerror or 'it is gone'}): bring it back, "
             "or leave it out of the input"
         ) from error
     if not same:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from mtembed import machine
 from mtembed.dataset.settings import Settings
@@ -18,6 +17,7 @@ from mtembed.run.plan import Plan
 from mtembed.run.process import Worker, receive, start_patience_s
 from mtembed.run.sizes import Sizes
 from mtembed.run.trial import network_trial
+from mtembed.storage.address import Place
 from mtembed.types import DECODE_STAGES, DEVICE_STAGES, CellTiming, Roofline
 
 READ_FOR_S = 3.0
@@ -45,7 +45,7 @@ def measure(plan: Plan, settings: Settings, sizes: Sizes, decoder: Worker, shard
     return Roofline(alone, limits, size / read if read else 0.0, min((rate for rate in rates if rate), default=0.0))
 
 
-def decode_trial(worker: Worker, paths: Sequence[Path], patience: float) -> list[CellTiming]:
+def decode_trial(worker: Worker, paths: Sequence[Place], patience: float) -> list[CellTiming]:
     """Timings of the first cells that can be decoded; the very first, which loads libraries, is left out.
 
     It ends ``READ_FOR_S`` after the first answer, and at all events when no cell was found for ``FIND_FOR_S``.

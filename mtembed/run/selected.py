@@ -56,6 +56,8 @@ def require_selected(plan: Plan) -> None:
     config = plan.config
     if plan.selection.everything or config.shard_count > 1:
         return
+    if config.where is not None:
+        raise UsageError(f"no cell of the shards fulfils --where {config.where}: nothing matches")
     if config.bbox is None:
         raise UsageError(f"no cell of the shards is named in --cells {config.cells}: nothing matches")
     box = ",".join(f"{value:g}" for value in config.bbox)

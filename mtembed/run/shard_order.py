@@ -75,9 +75,9 @@ class ShardOrder:
             self._to_accept.remove(shard)
 
     def bring_back(self, shard: int) -> None:
-        """A shard that was set aside is to be opened next."""
-        self._to_open.appendleft(shard)
-        self._to_accept.appendleft(shard)
+        """A shard that was set aside is to be opened: the last, so that none that is open already waits for it."""
+        self._to_open.append(shard)
+        self._to_accept.append(shard)
 
     def done_elsewhere(self, shard: int, cells: int) -> list[Opened]:
         """Another process has finished a shard that was still to be opened; returns what ``opened`` does."""

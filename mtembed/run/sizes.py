@@ -18,10 +18,13 @@ from mtembed.run.first_cell import FirstCell
 from mtembed.run.gpus import asked
 from mtembed.run.plan import Plan
 from mtembed.sources import SOURCES
+from mtembed.storage.address import Address
 from mtembed.types import CrewSizes, Weights
 
 LARGEST_SIDE = 1440  # a slot takes at least this: Core's S1RTC also has 1424 px cells
 HEADROOM = 1.35  # or the first cell's side times this
+DECODE_CREDIT = 2
+REMOTE_CREDIT = 6  # rows that come over a network take as long as several are decoded
 RING_SHARE = 0.25  # of the machine's memory
 BATCHES_IN_FLIGHT = 3  # on a GPU: one going up, one computed, one coming down
 
@@ -31,7 +34,8 @@ class Sizes:
     """One run on this machine.
 
     ``ring`` is the shape of each lane's ring, ``lanes`` their number (one per GPU, one for all CPU workers),
-    ``device_jobs`` what the workers of each lane are told, ``credit`` how many cells a device worker may hold.
+    ``device_jobs`` what the workers of each lane are told, ``credit`` how many cells a device worker may hold,
+    ``decode_credit`` a decode worker: one in work, others whose bytes are on their way.
     """
 
     ring: RingShape
@@ -39,6 +43,7 @@ class Sizes:
     crews: CrewSizes
     device_jobs: tuple[DeviceJob, ...]
     credit: int
+    decode_credit: int = DECODE_CREDIT
 
     @property
     def on_gpu(self) -> bool:
@@ -52,13 +57,15 @@ def sizes(plan: Plan, settings: Settings, weights: Weights) -> Sizes:
     crews = _crews(plan, settings, gpus)
     jobs = _device_jobs(plan, settings, weights, gpus)
     in_flight = BATCHES_IN_FLIGHT * jobs[0].cells
-    slots = plan.config.slots or 2 * crews.decode + (in_flight if gpus else 3 * crews.device) + 2
+    ahead = REMOTE_CREDIT if any(isinstance(shard, Address) for shard in plan.shards) else DECODE_CREDIT
+    slots = plan.config.slots or ahead * crews.decode + (in_flight if gpus else 3 * crews.device) + 2
     return Sizes(
         ring=_ring(plan, settings, slots, len(jobs)),
         lanes=len(jobs),
         crews=crews,
         device_jobs=jobs,
         credit=in_flight if gpus else 2,
+        decode_credit=ahead,
     )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from mtembed.notes import Note
 from mtembed.run.progress import Progress
+from mtembed.storage.address import Place
 from mtembed.types import ShardFacts
 
 
@@ -16,7 +16,7 @@ class Work:
     """What is to be done: shards by index (only ``mine`` are embedded), those done already with their numbers of
     selected cells, the limit on cells.  ``retry``: failed cells of earlier starts are tried again."""
 
-    shards: Sequence[Path]
+    shards: Sequence[Place]
     mine: frozenset[int]
     done: Mapping[int, int]
     limit: int | None = None

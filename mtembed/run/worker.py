@@ -7,9 +7,8 @@ import faulthandler
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +38,7 @@ from mtembed.messages import (
 from mtembed.ring import Ring, Slot
 from mtembed.run.channel import Channel, wait
 from mtembed.run.process import STOP_SIGNALS, Job, die_with_parent
+from mtembed.storage.address import Place
 from mtembed.text import printable
 from mtembed.types import CellTiming, Fingerprint, ShardListing
 
@@ -55,10 +55,12 @@ TEXT_BYTES = 1024  # of an error or a warning; names that are longer fail their 
 class Service:
     """What a worker does: ``answer`` a task with what is ready then, be it nothing, and several answers at once.
 
-    When no task arrives for ``patience_s`` (None: for ever), ``idle`` may have answers.
+    Before it answers one, it may look ``ahead`` at all that are there.  When no task arrives for ``patience_s`` (None:
+    for ever), ``idle`` may have answers.
     """
 
     answer: Callable[[Any], Iterable[Any]]
+    ahead: Callable[[Sequence[Any]], None] = lambda tasks: None
     idle: Callable[[], Iterable[Any]] = tuple
     patience_s: Callable[[], float | None] = lambda: None
     close: Callable[[], None] = lambda: None
@@ -85,15 +87,16 @@ class DecoderJob:
 
     decode: DecodeJob
     selection: Selection
-    metadata: Path | None
+    metadata: Place | None
 
 
 def decoder(name: str, job: Job, send: Callable[[Any], None]) -> Service:
     """Opens shards and decodes cells; whatever goes wrong with one is that shard's or cell's failure."""
-    from mtembed.archive.cell import decode_cell
+    from mtembed.archive.cell import columns, decode_cell
     from mtembed.archive.listing import list_shard
     from mtembed.archive.metadata import MetadataIndex, find_metadata
     from mtembed.archive.reader import ShardReader
+    from mtembed.storage.traffic import METER
 
     rings, reader = Rings(job), ShardReader()
     work: DecoderJob = job.work
@@ -103,9 +106,10 @@ def decoder(name: str, job: Job, send: Callable[[Any], None]) -> Service:
         try:
             path = work.metadata or find_metadata(task.path)
             index = indexes.setdefault(path, MetadataIndex(path))
-            return ShardOpened(list_shard(task.shard, task.path, work.decode.bands, index, work.selection))
+            found = list_shard(task.shard, task.path, work.decode.bands, index, work.selection)
         except Exception as error:
-            return ShardOpened(ShardListing(task.shard, Fingerprint(), (), describe(error)))
+            found = ShardListing(task.shard, Fingerprint(), (), describe(error))
+        return ShardOpened(found, METER.taken())
 
     def decode(task: DecodeTask) -> Decoded:
         timing = CellTiming(printable(task.path.name), task.cell.row_group, worker=name, started=monotonic())
@@ -116,10 +120,15 @@ def decoder(name: str, job: Job, send: Callable[[Any], None]) -> Service:
             fail(timing, error)
             decoded = None
         shorten(timing)
-        return Decoded(task.key, timing, decoded)
+        return Decoded(task.key, timing, decoded, METER.taken())
+
+    def ahead(tasks: Sequence[PlanTask | DecodeTask]) -> None:
+        for task in tasks:
+            if isinstance(task, DecodeTask):
+                reader.read_ahead(task.path, task.cell.row_group, columns(work.decode))
 
     send(Ready())
-    return one_by_one(lambda task: opened(task) if isinstance(task, PlanTask) else decode(task))
+    return Service(lambda task: [opened(task) if isinstance(task, PlanTask) else decode(task)], ahead)
 
 
 def device(name: str, job: Job, send: Callable[[Any], None]) -> Service:
@@ -144,7 +153,9 @@ def device(name: str, job: Job, send: Callable[[Any], None]) -> Service:
         return map(embedded, engine.take(task, rings.slot(task.slot.lane, task.slot.index)))
 
     send(Ready(engine.ready))
-    return Service(take, lambda: map(embedded, engine.idle()), lambda: engine.patience_s, engine.close)
+    return Service(
+        take, idle=lambda: map(embedded, engine.idle()), patience_s=lambda: engine.patience_s, close=engine.close
+    )
 
 
 def writer(name: str, job: Job, send: Callable[[Any], None]) -> Service:
@@ -268,8 +279,8 @@ def run(kind: str, name: str, channel: Channel, kinds: Mapping[str, Make]) -> No
         service = kinds[kind](name, tasks.popleft(), channel.send)
         with contextlib.closing(service):
             while True:
-                if not tasks:
-                    tasks.extend(receive(channel, service.patience_s()))
+                tasks.extend(receive(channel, 0.0 if tasks else service.patience_s()))
+                service.ahead(tasks)
                 for answer in service.answer(tasks.popleft()) if tasks else service.idle():
                     channel.send(answer)
     except EOFError:

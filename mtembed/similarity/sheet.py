@@ -19,6 +19,7 @@ from mtembed.maps.picture import stretched
 from mtembed.parquet import UNREADABLE, as_texts
 from mtembed.similarity.result import Hit
 from mtembed.sources import SOURCES, source_of
+from mtembed.storage.address import Place
 
 ACROSS, CHIP_IN, DPI = 5, 1.9, 110
 INK = "#30343b"
@@ -84,7 +85,7 @@ def _same(hit: Hit, key: Key) -> bool:
     return hit.grid_cell == key[0] and (not hit.product_id or not key[1] or hit.product_id == key[1])
 
 
-def _rows(path: Path) -> list[tuple[int, Key]]:
+def _rows(path: Place) -> list[tuple[int, Key]]:
     """Row groups of a shard with the cell and product of each."""
     try:
         with open_shard(path) as file:
@@ -113,7 +114,7 @@ def cell_images(shards: Iterable[str], cells: Collection[str]) -> dict[str, Imag
     return found
 
 
-def _image(reader: ShardReader, path: Path, row_group: int) -> Image:
+def _image(reader: ShardReader, path: Place, row_group: int) -> Image:
     with open_shard(path) as file:
         source = source_of(file.schema_arrow.names)
     if source is None:

@@ -18,6 +18,7 @@ from mtembed.cli.views import JsonView, PlainView, QuietView, view
 from mtembed.errors import UsageError
 from mtembed.run.process import Worker
 from mtembed.run.progress import ADVICE, Progress
+from mtembed.storage.traffic import Traffic
 from mtembed.text import duration
 from mtembed.types import CellTiming, RunSummary
 
@@ -39,7 +40,7 @@ def midway(**values: Any) -> Progress:
     progress.free, progress.ready, progress.limiting = 8, 9, "device"
     progress.busy = {"decode": 0.38, "device": 0.995, "write": 0.21}
     progress.devices = {"device-0": 1.0, "device-1": 0.99}
-    progress._recent = deque([(0.0, 0, 0), (10.0, 120, 15_000_000_000)])
+    progress._recent = deque([(0.0, 0, 0, 0), (10.0, 120, 15_000_000_000, 12_000_000_000)])
     for name, value in values.items():
         setattr(progress, name, value)
     return progress
@@ -75,6 +76,13 @@ def test_the_table_fits_its_terminal(width: int) -> None:
 def test_one_plain_sentence_names_the_limiting_stage(stage: str) -> None:
     assert drawn(midway(limiting=stage)).rstrip().endswith(ADVICE[stage])
     assert progress_line(midway(limiting=stage)).endswith(ADVICE[stage])
+
+
+def test_the_network_is_shown_where_shards_come_over_one() -> None:
+    far = midway(traffic=Traffic(1234, 3, 10**9, 2.0), read_ms=9.0, decode_ms=1.0)
+    words = "1.200 GB/s over the network, 1,234 requests, 3 again, 2 s waited"
+    assert words in drawn(far) and words in progress_line(far)
+    assert "network" not in drawn(midway()) + progress_line(midway())
 
 
 def test_a_stopping_run_says_so() -> None:

@@ -204,7 +204,6 @@ DIFFERENT: list[tuple[str, dict[str, Any]]] = [
     ("offset", {"offset": "remove"}),
     ("max-nodata", {"max_nodata": 0.5}),
     ("extras", {"extras": True}),
-    ("shard-count", {"shard_count": 2}),
 ]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from mtembed.dataset.members import names
 from tests.soak import soak
 from tests.tools.commands import embeddings, leftovers, run, start, wait_for, workers_of
 from tests.tools.shards import default_cells, make_shard, write_metadata
@@ -166,7 +167,7 @@ def test_the_first_signal_ends_gracefully_and_says_how_to_go_on(
     archive: Path, expected: dict[str, bytes], tmp_path: Path, number: int
 ) -> None:
     process = start(command(archive, tmp_path / "out"))
-    wait_for(lambda: list((tmp_path / "out/.mtembed").glob("*.journal")), process)
+    wait_for(lambda: list((tmp_path / "out/.mtembed").glob("*.journal*")), process)
     began = time.monotonic()
     os.killpg(process.pid, number)
     _, err = process.communicate(timeout=60)
@@ -180,7 +181,7 @@ def test_the_first_signal_ends_gracefully_and_says_how_to_go_on(
 def test_the_second_signal_ends_at_once(archive: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
     fault = {"kind": "device", "function": "mtembed.engine.cpu:CpuDevice.embed", "call": 1, "action": "hang"}
     process = start(command(archive, tmp_path / "out"), [fault])
-    wait_for(lambda: list((tmp_path / "out/.mtembed").glob("*.journal")), process)
+    wait_for(lambda: list((tmp_path / "out/.mtembed").glob("*.journal*")), process)
     process.send_signal(signal.SIGINT)
     wait_for(lambda: not _pending(process.pid, signal.SIGINT), process)
     process.send_signal(signal.SIGINT)
@@ -212,14 +213,16 @@ def test_a_full_disk_is_an_error_and_goes_on_after_space_is_made(
 
 
 def test_two_runs_on_one_folder(archive: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
+    """The second takes over what the first, which hangs, had when it was killed."""
     fault = {"kind": "device", "function": "mtembed.engine.cpu:CpuDevice.embed", "call": 1, "action": "hang"}
     first = start(command(archive, tmp_path / "out"), [fault])
-    wait_for(lambda: list((tmp_path / "out/.mtembed").glob("*.journal")), first)
-    code, _, err = run(command(archive, tmp_path / "out"))
-    assert code == 1
-    assert f"process {first.pid}" in err and "since" in err
+    wait_for(lambda: list((tmp_path / "out/.mtembed").glob("*.journal*")), first)
+    second = start(command(archive, tmp_path / "out"))
+    wait_for(lambda: len(names(tmp_path / "out/.mtembed")) == 2, second)
     first.kill()
     first.communicate(timeout=30)
+    _, err = second.communicate(timeout=120)
+    assert second.returncode == 0, err
     assert_finished(archive, tmp_path / "out", expected)
 
 
@@ -233,5 +236,5 @@ def test_several_processes_share_one_folder(archive: Path, expected: dict[str, b
     parts = {name: pq.read_table(tmp_path / "out/embeddings" / name) for name in expected}
     assert len(parts) == 3
     assert leftovers(tmp_path / "out") == []
-    code, _, err = run(command(archive, tmp_path / "out", "--shard-count", "3"))
-    assert code == 1 and "shard-count" in err
+    code, _, err = run(["finish", str(tmp_path / "out")])
+    assert code == 0 and [path.name for path in (tmp_path / "out").glob("manifest*")] == ["manifest.json"], err

@@ -84,3 +84,23 @@ def test_a_listing_that_comes_when_the_limit_is_reached_is_not_wanted() -> None:
 
 def test_more_lanes_may_have_more_parts_open() -> None:
     assert parts_open(1) == 8 and parts_open(8) == 22
+
+
+def test_a_shard_that_another_process_had_stands_in_nobodys_way() -> None:
+    order = ShardOrder(3, {0, 1, 2}, {}, None)
+    assert order.peek() == 0
+    order.set_aside(0)
+    assert [order.take(), order.take()] == [1, 2] and not order.awaits(0) and order.peek() is None
+    order.bring_back(0)
+    assert [one.shard for one, _ in order.opened(listing(1, 1))] == [1]
+    assert [one.shard for one, _ in order.opened(listing(2, 1))] == [2] and order.ahead == 0
+    assert order.take() == 0 and [one.shard for one, _ in order.opened(listing(0, 1))] == [0] and order.finished
+
+
+def test_a_shard_that_another_process_finished_counts_for_the_limit() -> None:
+    order = ShardOrder(3, {0, 1, 2}, {}, 5)
+    order.set_aside(0)  # with a limit its cells are counted here
+    assert order.peek() == 0 and order.awaits(0)
+    assert order.done_elsewhere(0, 3) == []
+    assert order.take() == 1
+    assert [len(cells) for _, cells in order.opened(listing(1, 4))] == [2] and order.finished

@@ -1,0 +1,93 @@
+"""Stores that fsspec knows, the hub of Hugging Face (``hf://``) among them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mtembed.errors import StorageError, UsageError
+from mtembed.storage.address import Address
+from mtembed.storage.store import Head, Missing, TryAgain
+
+VERSIONS = ("ETag", "etag", "blob_id", "md5", "checksum", "mtime", "created", "LastModified", "last_modified")
+"""Keys under which file systems tell a file's version."""
+
+
+class Filesystem:
+    """One file system of fsspec."""
+
+    def __init__(self, scheme: str) -> None:
+        self._hub = scheme == "hf"
+        try:
+            self._files = _hub() if self._hub else _other(scheme)
+        except (ImportError, ValueError) as error:
+            known = (
+                "install the package of fsspec for it" if isinstance(error, ImportError) else "no store is called so"
+            )
+            raise UsageError(f"{scheme}:// cannot be read: {known}") from None
+        self._heads: dict[str, Head] = {}
+
+    def tail(self, address: Address, count: int) -> tuple[bytes, Head]:
+        path = self._path(address)
+        head = self._told(address, lambda: self._head(path))
+        content = self._told(address, lambda: self._files.cat_file(path, max(0, head.size - count), head.size))
+        self._heads[path] = head
+        return bytes(content), head
+
+    def read(self, address: Address, start: int, stop: int) -> tuple[bytes, Head]:
+        path = self._path(address)
+        content = bytes(self._told(address, lambda: self._files.cat_file(path, start, stop)))
+        if len(content) != stop - start:
+            raise TryAgain("an answer of another length than was asked for")
+        return content, self._heads.get(path) or self._told(address, lambda: self._head(path))
+
+    def files(self, folder: Address) -> list[Address]:
+        path = self._path(folder)
+        found = self._told(folder, lambda: self._files.find(path))
+        return [Address(f"{folder.scheme}://{name.lstrip('/')}") for name in found]
+
+    def _path(self, address: Address) -> str:
+        return str(self._files._strip_protocol(address.url))
+
+    def _head(self, path: str) -> Head:
+        self._files.invalidate_cache()
+        info = self._files.info(path)
+        lfs = info.get("lfs")
+        tag = (lfs.get("sha256") if isinstance(lfs, dict) else getattr(lfs, "sha256", None)) or next(
+            (str(info[name]) for name in VERSIONS if info.get(name)), ""
+        )
+        return Head(int(info["size"]), tag)
+
+    def _told(self, address: Address, call: Any) -> Any:
+        try:
+            return call()
+        except FileNotFoundError:
+            raise Missing(str(address)) from None
+        except PermissionError:
+            raise StorageError(f"{address} cannot be read (access is refused): {self._advice}") from None
+        except Exception as error:
+            status = getattr(getattr(error, "response", None), "status_code", 0)
+            if status in (401, 403):
+                raise StorageError(f"{address} cannot be read (access is refused): {self._advice}") from None
+            if status == 404:
+                raise Missing(str(address)) from None
+            if 400 <= status < 500 and status not in (408, 429):
+                raise StorageError(f"{address} cannot be read (status {status}): check the address") from None
+            after = getattr(getattr(error, "response", None), "headers", {}).get("Retry-After", "")
+            wait = float(after) if after.isdigit() else None
+            raise TryAgain(f"status {status}" if status else type(error).__name__, wait) from None
+
+    @property
+    def _advice(self) -> str:
+        return "log in with hf auth login, or set HF_TOKEN" if self._hub else "give this machine its credentials"
+
+
+def _hub() -> Any:
+    from huggingface_hub import HfFileSystem
+
+    return HfFileSystem(skip_instance_cache=True)
+
+
+def _other(scheme: str) -> Any:
+    import fsspec  # type: ignore[import-untyped]
+
+    return fsspec.filesystem(scheme)

@@ -1,0 +1,87 @@
+"""Object stores, through obstore: S3 and what speaks like it, Google Cloud Storage, Azure.  Credentials come from the
+environment, where each of them keeps them (AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_*)."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import timedelta
+from typing import Any
+
+from mtembed.errors import StorageError
+from mtembed.storage.address import Address
+from mtembed.storage.store import Head, Missing, TryAgain
+
+STATUS = re.compile(r"status code: (\d{3})")
+ADVICE = {
+    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_SKIP_SIGNATURE=true for a public bucket",
+    "gs": "set GOOGLE_APPLICATION_CREDENTIALS",
+}
+AZURE = "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY"
+
+
+class Objects:
+    """One bucket."""
+
+    def __init__(self, root: str) -> None:
+        from obstore.store import from_url
+
+        endpoint = os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", ""))
+        self._store: Any = from_url(
+            root,
+            client_options={
+                "connect_timeout": timedelta(seconds=10),
+                "timeout": timedelta(seconds=120),
+                "allow_http": endpoint.startswith("http://"),
+            },
+            retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=10)},
+        )
+
+    def tail(self, address: Address, count: int) -> tuple[bytes, Head]:
+        return self._get(address, {"suffix": count})
+
+    def read(self, address: Address, start: int, stop: int) -> tuple[bytes, Head]:
+        content, head = self._get(address, (start, stop))
+        if len(content) != stop - start:
+            raise TryAgain("an answer of another length than was asked for")
+        return content, head
+
+    def files(self, folder: Address) -> list[Address]:
+        import obstore
+
+        try:
+            prefix = folder.key.rstrip("/")
+            listed = [one["path"] for page in obstore.list(self._store, prefix or None) for one in page]
+        except Exception as error:
+            raise _explained(folder, error) from None
+        return [folder.below(path) for path in listed]
+
+    def _get(self, address: Address, wanted: Any) -> tuple[bytes, Head]:
+        import obstore
+
+        try:
+            answer = obstore.get(self._store, address.key, options={"range": wanted})
+            content = bytes(answer.bytes())
+            meta = answer.meta
+        except Exception as error:
+            raise _explained(address, error) from None
+        return content, Head(meta["size"], meta["e_tag"] or str(meta["last_modified"]))
+
+
+def _explained(address: Address, error: Exception) -> Exception:
+    """An error of obstore, whose own text may hold what nobody must see."""
+    from obstore import exceptions
+
+    if isinstance(error, FileNotFoundError):
+        return Missing(str(address))
+    found = STATUS.search(str(error))
+    status = int(found[1]) if found else 0
+    refused = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)
+    if isinstance(error, refused) or status in (401, 403):
+        advice = ADVICE.get(address.scheme.rstrip("a"), AZURE)
+        return StorageError(f"{address} cannot be read (access is refused): {advice}")
+    if 400 <= status < 500 and status not in (408, 429):
+        return StorageError(f"{address} cannot be read (status {status}): check bucket, region and name")
+    if isinstance(error, exceptions.NotSupportedError):
+        return StorageError(f"{address} is in a store that sends whole files only: download it first")
+    return TryAgain(f"status {status}" if status else "the connection broke off, or could not be made")
