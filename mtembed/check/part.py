@@ -7,7 +7,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -18,9 +17,10 @@ import pyproj
 import shapely
 
 from mtembed.check.expected import Expected
+from mtembed.check.files import check_digest, open_parquet
 from mtembed.check.findings import SHOWN_PER_KIND, FileFindings, Findings, RowFindings
 from mtembed.check.rows import Extent, Group, check_rows
-from mtembed.dataset.atomic import json_object, sha256_of
+from mtembed.dataset.atomic import json_object
 from mtembed.dataset.folder import Dataset
 from mtembed.dataset.part import PART_KEY
 from mtembed.dataset.rows import Dtype, geo_metadata, row_groups, schema
@@ -71,31 +71,12 @@ def check_part(order: PartOrder, findings: Findings, tick: Callable[[int], None]
     before = findings.verdict.counts.total()
     content = _check_timings(order, timings)
     if findings.verdict.counts.total() == before:
-        _check_digest(order.dataset.timings(order.stem), order.facts["timings_sha256"], timings)
+        check_digest(order.dataset.timings(order.stem), order.facts["timings_sha256"], timings)
     before = findings.verdict.counts.total()
     _check_embeddings(order, content, part, tick)
     if findings.verdict.counts.total() == before:
-        _check_digest(order.dataset.part(order.stem), order.facts["part_sha256"], part)
+        check_digest(order.dataset.part(order.stem), order.facts["part_sha256"], part)
     return content or PartContent()
-
-
-def _check_digest(path: Path, wanted: str, found: FileFindings) -> None:
-    """The file is, to the last bit, the one that was written; asked only where nothing else is wrong with it."""
-    if wanted and sha256_of(path) != wanted:
-        found.add("digest", "its sha256 is not the one in the manifest: a byte was changed after it was written")
-
-
-def open_parquet(path: Path, found: FileFindings) -> pq.ParquetFile | None:
-    try:
-        if not path.exists():
-            found.add("missing", "the file is missing: run the same command again, it makes what is missing")
-            return None
-        if not path.is_file():
-            raise ValueError("it is no file")
-        return pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
-    except UNREADABLE as error:
-        found.add("unreadable", f"not a readable Parquet file: {first_line(error)}")
-        return None
 
 
 # -- timings ------------------------------------------------------------------------------------------------------
