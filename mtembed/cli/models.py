@@ -63,6 +63,7 @@ def _facts(spec: ModelSpec) -> dict[str, Any]:
         "bands": {source: list(bands) for source, bands in spec.bands.items()},
         "size": spec.size,
         "dim": spec.dim,
+        "dense": spec.layout is not None,
         "parameters": spec.parameters,
         "weights": spec.published.file if spec.published else None,
         "page": spec.published.page if spec.published else None,

@@ -49,7 +49,8 @@ def load(spec: ModelSpec, source: Source, weights: Weights, size: int) -> nn.Mod
     from mtembed.models.networks import filled
     from mtembed.models.networks_olmoearth import OneTime, encoder
 
-    trunk = filled(lambda: encoder(spec.architecture, list(INPUTS.values())), weights, spec.layouts)
+    named = spec.architecture.rpartition("_")[2]
+    trunk = filled(lambda: encoder(named, list(INPUTS.values())), weights, spec.layouts)
     return OneTime(trunk, INPUTS[source], spec.patch)
 
 
@@ -57,7 +58,7 @@ def _spec(size: str, dim: int, parameters: int) -> ModelSpec:
     return ModelSpec(
         name=f"olmoearth-{size}",
         title=f"OlmoEarth v1.1 {size}, patches of 8 px, mean of all tokens, 12 bands, or vv and vh",
-        architecture=size,
+        architecture=f"olmoearth_v1_1_{size}",
         source="S2L2A",
         also=("S1RTC",),
         bands={"S2L2A": _BANDS, "S1RTC": SENTINEL1},
@@ -71,7 +72,7 @@ def _spec(size: str, dim: int, parameters: int) -> ModelSpec:
         gpu_batch=288,
         cpu_batch=5,
         licence="OlmoEarth Artifact License",
-        terms="https://allenai.org/olmoearth",
+        terms=f"https://huggingface.co/allenai/OlmoEarth-v1_1-{size.capitalize()}",
         citation="Herzog et al., OlmoEarth: Stable Latent Image Modeling, 2025, arXiv:2511.13655",
         published=PublishedWeights(
             library="hub",

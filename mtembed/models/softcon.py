@@ -65,7 +65,7 @@ def _spec(
         normalisations={source: _NORMALISATIONS[source]},
         size=224,
         parameters=parameters,
-        licence="CC-BY-4.0",
+        licence="Apache-2.0 (repository)",
         citation="Wang et al., Multi-Label Guided Soft Contrastive Learning, IEEE TGRS 2024, arXiv:2405.20462",
         published=PublishedWeights("torchgeo", entry, file, "wangyi111/softcon"),
         **kind,

@@ -102,6 +102,19 @@ def test_types_without_fast_code_and_other_networks_stay_as_they_are(monkeypatch
     assert not any(isinstance(module, PackedConvolution) for module in packed(network, x).modules())
 
 
+@pytest.mark.parametrize("dtype", TYPES)
+def test_gated_layers_are_packed_too(dtype: torch.dtype) -> None:
+    """TerraMind's base has three linear layers in each, one of them a gate."""
+    spec = models.get("terramind-base")
+    networks: list[Any] = [spec.build(Weights("random:1", "", None, 1)) for _ in range(2)]
+    x = image(spec)
+    expected, plain = networks[0](x), optimise(networks[0], dtype, True)(x.to(dtype))
+    found: Any = pack(optimise(networks[1], dtype, True), x[:1].to(dtype))
+    assert sum(isinstance(module, PackedLinear) for module in found.modules()) == 12 * 5
+    exact = dtype == torch.float32
+    assert error(found(x.to(dtype)), expected) < (2e-5 if exact else 1.5 * error(plain, expected) + 1e-3)
+
+
 def test_a_network_that_is_not_of_timm_does_not_load_it() -> None:
     """timm brings torchvision and torch's compiler along: seconds of every worker's start."""
     script = (
