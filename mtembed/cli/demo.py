@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SAMPLE = Path(__file__).resolve().parents[1] / "sample"
 SOURCES: tuple[Source, ...] = ("S2L1C", "S2L2A", "S1RTC")
 MODEL = "rcf"
-PLACES = "places"
+PLACES, TRAINED = "places", "galileo-nano"  # whose weights ship with mtembed
 FRAGMENT = {"fragment_size": 24, "overlap": 0.5}  # 240 m: fields and beaches are larger
 TITLES = {"282D_485L": "Brazil, coast", "433D_629L": "Chile, farms and forest", "637U_59R": "Denmark, fields"}
 QUERY = ("433D_629L", (156, 12, 180, 36))  # a green field in Chile: its cell and pixels
@@ -40,7 +40,7 @@ def demo(
 ) -> int:
     """Embed the samples that ship with mtembed, map and search them, draw the result, say what comes next.
 
-    Needs no network, no weights and no GPU.
+    Needs no network, no download and no GPU.
     """
     worst = 0
     for planned in plans(output, fresh):
@@ -65,7 +65,7 @@ def plans(output: Path, fresh: bool = False) -> Iterator[Plan]:
         folder = str(output / source)
         yield plan(RunConfig(shards=(str(shard(source)),), model=MODEL, output=folder, fresh=fresh))
     places: dict[str, Any] = {"output": str(output / PLACES), "fresh": fresh, **FRAGMENT}
-    yield plan(RunConfig(shards=(str(SAMPLE / PLACES),), model=MODEL, **places))
+    yield plan(RunConfig(shards=(str(SAMPLE / PLACES),), model=TRAINED, **places))
 
 
 def story(output: Path, fresh: bool = False) -> tuple[str, list[dict[str, Any]]]:

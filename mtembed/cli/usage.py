@@ -17,7 +17,7 @@ usage: mtembed --model NAME [OPTIONS] SHARDS    embed shards of Major TOM Core
        mtembed COMMAND [OPTIONS]                {commands}
        mtembed --help                           every option; also mtembed COMMAND --help
 
-Try:   mtembed demo                             no network, no weights, no GPU
+Try:   mtembed demo                             no network, no download, no GPU
        mtembed models                           models and the bands they need"""
 WORD = re.compile(r"[a-z][a-z_-]*")
 GPU_WORDS = ("gpu", "gpus", "nvidia", "cuda:0", "cuda:1")

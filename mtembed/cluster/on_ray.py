@@ -25,6 +25,7 @@ from mtembed.errors import MtembedError, UsageError, WorkerError
 from mtembed.report.status import Status, status
 from mtembed.run.embed import INTERRUPTED
 from mtembed.run.plan import Plan
+from mtembed.storage.address import is_address
 from mtembed.types import RunSummary
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def absolute(config: RunConfig) -> RunConfig:
 
 
 def _whole(path: str) -> str:
-    return path if "://" in path else str(Path(path).absolute())
+    return path if is_address(path) else str(Path(path).absolute())
 
 
 @contextlib.contextmanager

@@ -31,12 +31,13 @@ class PublishedWeights:
 
     ``entry`` is the name under which ``library`` knows them (a member of a torchgeo enum, a timm hub config), nothing
     for a file that only the Hugging Face ``hub`` knows, and the whole address for a file of any other server
-    (``url``); a file of a ``user`` is never downloaded.  ``file`` is the name of the file a user will have,
+    (``url``); a file of a ``user`` is never downloaded, one that is ``packaged`` need not be: ``entry`` is its place in
+    ``models/files``, beside its licence.  ``file`` is the name of the file a user will have,
     ``repository`` its ``owner/name`` on the hub, or the address of the page that offers it.  ``sha256`` is the file's
     in hex, where it is known.
     """
 
-    library: Literal["torchgeo", "timm", "hub", "url", "user"]
+    library: Literal["torchgeo", "timm", "hub", "url", "user", "packaged"]
     entry: str
     file: str
     repository: str
@@ -45,7 +46,8 @@ class PublishedWeights:
     @property
     def page(self) -> str:
         """The web page that offers the file."""
-        return self.repository if self.library in ("url", "user") else f"https://huggingface.co/{self.repository}"
+        elsewhere = self.library in ("url", "user", "packaged")
+        return self.repository if elsewhere else f"https://huggingface.co/{self.repository}"
 
 
 @dataclass(frozen=True, slots=True)

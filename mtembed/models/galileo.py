@@ -102,9 +102,8 @@ SPECS = (
         licence="MIT",
         citation="Tseng et al., Galileo: Learning Global & Local Features, ICML 2025, arXiv:2502.09356",
         published=PublishedWeights(
-            library="url",
-            entry="https://raw.githubusercontent.com/nasaharvest/galileo/0f0b5b95ac81acef4b74cf4686dc877202f4541b/"
-            "data/models/nano/encoder.pt",
+            library="packaged",  # data/models/nano/encoder.pt of commit 0f0b5b95ac81acef4b74cf4686dc877202f4541b
+            entry="galileo-nano/encoder.pt",
             file="encoder.pt",
             repository="https://github.com/nasaharvest/galileo",
             sha256="eab6acacf527886a508a555bc24efe4b4a2cf91b162e84cd1c4a1807e942180c",

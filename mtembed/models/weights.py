@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 RANDOM = "random:"
 _NAMED_KEYS = 3
 _WRAPPERS = ("state_dict", "model")
+PACKAGED = Path(__file__).with_name("files")
 
 
 def resolve(spec: ModelSpec, option: str | None, accepted: bool = False) -> Weights:
@@ -97,14 +98,20 @@ def _published(spec: ModelSpec) -> Weights:
     if published is None or published.library == "user":
         named = f" {published.file}, which {published.page or 'its page'} offers" if published else ""
         raise UsageError(f"{spec.name} needs its weights{named}: give --weights FILE, or random:SEED for a trial.")
-    by_torch = published.library in ("torchgeo", "url")
-    path = _torch_hub_file(published) if by_torch else _hub_cache_file(published)
+    path = _place_of(published)
     if path is None or not path.is_file():
         path = _downloaded(spec, published)
     digest = file_sha256(path)
     if not digest.startswith(_promised(published, path)):
         raise WeightsError(f"{path.name} of {spec.name} in {path.parent} is damaged; delete it and start again.")
     return Weights(path.name, digest, path, None)
+
+
+def _place_of(published: PublishedWeights) -> Path | None:
+    """Where the file is once it is on this machine; None where that is not known before it is there."""
+    if published.library == "packaged":
+        return PACKAGED / published.entry
+    return _torch_hub_file(published) if published.library in ("torchgeo", "url") else _hub_cache_file(published)
 
 
 def _promised(published: PublishedWeights, path: Path) -> str:

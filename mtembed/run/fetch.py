@@ -14,7 +14,7 @@ from mtembed.types import Weights
 def fetch(plan: Plan, on_note: Callable[[str], None]) -> Weights:
     """The weights of a run, downloaded if need be.  Raises UsageError, WeightsError, WorkerError."""
     spec, option = plan.spec, plan.config.weights
-    if option is not None or spec.published is None or spec.published.library == "user":
+    if option is not None or spec.published is None or spec.published.library in ("user", "packaged"):
         return weights.resolve(spec, option)
     if not plan.config.accept_licence:
         weights.require_open(spec)

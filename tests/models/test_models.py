@@ -22,7 +22,7 @@ from mtembed.models.base import ModelSpec
 from mtembed.models.check import check
 from mtembed.models.networks import fill, optimise
 from mtembed.models.rcf import BIAS, filters
-from mtembed.models.weights import resolve
+from mtembed.models.weights import PACKAGED, file_sha256, resolve
 from mtembed.types import Weights
 from tests.models.parity.small_networks import PARITY, error, image, shaken, small_dinov2, small_siglip
 
@@ -125,6 +125,10 @@ def test_published_names_are_those_of_the_libraries() -> None:
     for published in filter(None, (models.get(name).published for name in ALL)):
         if published.library in ("hub", "url"):
             assert published.page.startswith("https://") and (published.library == "hub") == (not published.entry)
+        elif published.library == "packaged":
+            file = PACKAGED / published.entry
+            assert file.name == published.file and file_sha256(file) == published.sha256
+            assert (file.parent / "LICENSE").read_text().startswith("MIT License")
         elif published.library == "torchgeo":
             enum, member = published.entry.split(".")
             url = getattr(torchgeo.models, enum)[member].url
