@@ -131,7 +131,8 @@ def _read_manifests(root: Path, findings: Findings, working: bool) -> list[Manif
     found = [manifest for path in paths if (manifest := _read_manifest(path, findings)) is not None]
     counts = sorted({manifest.dataset.count for manifest in found})
     if len(counts) > 1:
-        findings.add("manifest", "", f"manifests of runs with --shard-count {' and '.join(map(str, counts))} are mixed")
+        mixed = f"manifests of runs with --shard-count {' and '.join(map(str, counts))} are mixed"
+        findings.add("manifest", "", f"{mixed}: join them with mtembed finish")
     elif counts and counts[0] > 1 and not working:
         for index in sorted(set(range(counts[0])) - {manifest.dataset.index for manifest in found}):
             name = Dataset(root, index, counts[0]).manifest_path.name

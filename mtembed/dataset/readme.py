@@ -99,7 +99,7 @@ def _vector(manifest: Manifest) -> str:
 
 _SHARED = (
     "\n\n{} processes write into this folder; the numbers below are those of the one that wrote this card last. "
-    "`mtembed report` joins them."
+    "`mtembed finish` joins them."
 )
 
 

@@ -24,38 +24,53 @@ class Filesystem:
                 "install the package of fsspec for it" if isinstance(error, ImportError) else "no store is called so"
             )
             raise UsageError(f"{scheme}:// cannot be read: {known}") from None
-        self._heads: dict[str, Head] = {}
+        self._commits: dict[tuple[str, str, str], str] = {}
+        self._heads: dict[str, Head] = {}  # of files in a commit, which never change
 
     def tail(self, address: Address, count: int) -> tuple[bytes, Head]:
-        path = self._path(address)
+        path = self._told(address, lambda: self._path(address))
         head = self._told(address, lambda: self._head(path))
         content = self._told(address, lambda: self._files.cat_file(path, max(0, head.size - count), head.size))
-        self._heads[path] = head
         return bytes(content), head
 
     def read(self, address: Address, start: int, stop: int) -> tuple[bytes, Head]:
-        path = self._path(address)
+        path = self._told(address, lambda: self._path(address))
         content = bytes(self._told(address, lambda: self._files.cat_file(path, start, stop)))
         if len(content) != stop - start:
             raise TryAgain("an answer of another length than was asked for")
-        return content, self._heads.get(path) or self._told(address, lambda: self._head(path))
+        return content, self._told(address, lambda: self._head(path))
 
     def files(self, folder: Address) -> list[Address]:
-        path = self._path(folder)
+        path = str(self._files._strip_protocol(folder.url))
         found = self._told(folder, lambda: self._files.find(path))
         return [Address(f"{folder.scheme}://{name.lstrip('/')}") for name in found]
 
     def _path(self, address: Address) -> str:
-        return str(self._files._strip_protocol(address.url))
+        """The file's path; on the hub at the commit that its revision was when this process first asked."""
+        path = str(self._files._strip_protocol(address.url))
+        if not self._hub:
+            return path
+        from huggingface_hub import HfApi
+
+        where = self._files.resolve_path(path)
+        key = (where.repo_type, where.repo_id, where.revision)
+        if key not in self._commits:
+            self._commits[key] = str(HfApi().repo_info(where.repo_id, repo_type=key[0], revision=key[2]).sha)
+        return f"{where.repo_type}s/{where.repo_id}@{self._commits[key]}/{where.path_in_repo}"
 
     def _head(self, path: str) -> Head:
+        if path in self._heads:
+            return self._heads[path]
         self._files.invalidate_cache()
         info = self._files.info(path)
         lfs = info.get("lfs")
         tag = (lfs.get("sha256") if isinstance(lfs, dict) else getattr(lfs, "sha256", None)) or next(
             (str(info[name]) for name in VERSIONS if info.get(name)), ""
         )
-        return Head(int(info["size"]), tag)
+        head = Head(int(info["size"]), tag)
+        if self._hub:
+            self._heads[path] = head
+        return head
 
     def _told(self, address: Address, call: Any) -> Any:
         try:

@@ -25,7 +25,7 @@ def files_of(address: Address, suffix: str) -> list[Address]:
         every = persist(folder, lambda: store_of(folder).files(folder))
     except Missing:
         return []
-    pattern = address.key if address.is_pattern else f"{address.key.rstrip('/')}/*"
+    pattern = address.key if address.is_pattern else f"{address.key.rstrip('/')}/*".lstrip("/")
     return sorted(
         (one for one in every if one.name.endswith(suffix) and fnmatch.fnmatchcase(one.key, pattern)),
         key=lambda one: one.url,

@@ -181,7 +181,8 @@ def test_another_number_of_processes_is_named(two: Path) -> None:
     with editing(two / "manifest-1-of-2.json") as manifest:
         manifest["settings"]["shard_count"] = 3
     (two / "manifest-1-of-2.json").rename(two / "manifest-1-of-3.json")
-    assert "manifests of runs with --shard-count 2 and 3 are mixed" in verify(two).lines()
+    words = "manifests of runs with --shard-count 2 and 3 are mixed: join them with mtembed finish"
+    assert words in verify(two).lines()
 
 
 # -- command ----------------------------------------------------------------------------------------------------------

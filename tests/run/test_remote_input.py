@@ -109,6 +109,8 @@ def test_the_hub(server: Server, expected: dict[str, bytes], tmp_path: Path, mon
     code, _, err = run(command(tmp_path / "out", f"hf:{NAME}"))
     assert code == 0, err
     assert embeddings(tmp_path / "out") == expected and "s3cr3t" not in err
+    asked = [request.path for request in server.requests if "/resolve/" in request.path]
+    assert asked and all(f"/resolve/{'0' * 40}/" in path for path in asked)  # one commit, whatever becomes of main
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +16,7 @@ from mtembed.errors import StorageError
 from mtembed.storage import cache
 from mtembed.storage.address import Address
 from mtembed.storage.copies import local
+from mtembed.storage.finding import files_of
 from mtembed.storage.patience import Patience, persist
 from mtembed.storage.remote import RemoteParquet, footer_of
 from mtembed.storage.spans import merged
@@ -209,3 +211,22 @@ def test_what_was_asked_for_is_counted(server: Server) -> None:
     found = METER.taken()
     assert (found.requests, found.again, found.waited) == (5, 2, 0.0) and found.requests == len(server.requests)
     assert found.bytes == server.sent and METER.taken() == Traffic()
+
+
+def test_a_store_that_fsspec_knows(table: pa.Table) -> None:
+    files = fsspec.filesystem("memory")
+    with files.open("/core/images/part_1.parquet", "wb") as file:
+        pq.write_table(table, file, row_group_size=1)
+    place = Address.of("memory://core/images/part_1.parquet")
+    assert files_of(Address.of("memory://core"), ".parquet") == [place]
+    assert files_of(Address.of("memory://core/*/part_?.parquet"), ".parquet") == [place]
+    assert files_of(Address.of("memory://core/part_?.parquet"), ".parquet") == []
+    with RemoteParquet(place) as remote:
+        assert remote.read(["a", "c"]).equals(table.select(["a", "c"]))
+        with files.open("/core/images/part_1.parquet", "wb") as file:
+            pq.write_table(table, file, row_group_size=1)
+        with pytest.raises(StorageError, match="was replaced while it was read"):
+            remote.read_row_group(0, ["b"])
+    files.rm("/core", recursive=True)
+    with pytest.raises(FileNotFoundError):
+        footer_of(place)
