@@ -195,9 +195,8 @@ def _check_embeddings(
     with file:
         if path.stat().st_size != order.facts["part_bytes"]:
             found.add("facts", f"the file has {path.stat().st_size} bytes, {order.facts['part_bytes']} in the manifest")
-        expected = order.expected
-        wanted = schema(expected.dim, cast(Dtype, expected.dtype), expected.extras, expected.shape)
-        if not _same_schema(file.schema_arrow, wanted, found):
+        expected, dtype = order.expected, cast(Dtype, order.expected.dtype)
+        if not _same_schema(file.schema_arrow, schema(expected.dim, dtype, expected.extras, expected.shape), found):
             return
         cells = _check_cells(order, content, file, found)
         for group in range(file.num_row_groups):
