@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FACTS = (
     "model", "dim", "n", "rows", "cells", "off_grid", "not_finite", "fragments", "gains", "channel_means",
-    "clipped_fraction", "nothing_to_do",
+    "clipped_fraction", "maps", "nothing_to_do",
 )  # fmt: skip
 
 
@@ -51,8 +51,8 @@ def pca(
 ) -> int:
     """Find the principal components of embeddings and draw maps coloured by them.
 
-    Writes pca.json, components.parquet, map.tif and map.png, one colour for each cell of the grid. The same command
-    started again goes on where it was stopped.
+    Writes pca.json, components.parquet, map.tif and map.png, one colour for each cell of the grid; of maps of vectors
+    (--dense) a GeoTIFF for each. The same command started again goes on where it was stopped.
     """
     from mtembed.maps.pca import pca as find
     from mtembed.maps.pca import side_by_side
@@ -101,7 +101,8 @@ def _text(name: str, result: PcaResult) -> str:
     ratio = result.explained_variance_ratio
     shares = ", ".join(f"{share:.1%}" for share in ratio[:8])
     means = " ".join(f"{mean:.1f}" for mean in result.channel_means)
-    drawn = f"{counted(result.cells)} drawn"
+    drawn = f"{plural(result.maps, 'map')} drawn" if result.maps else f"{counted(result.cells)} drawn"
+    files = "pca.json, a GeoTIFF of each map" if result.maps else "pca.json, components.parquet, map.tif, map.png"
     left = [
         *([f"{plural(result.not_finite, 'vector')} left out (NaN or infinite)"] if result.not_finite else []),
         *([f"{counted(result.off_grid)} left out (no names of the grid)"] if result.off_grid else []),
@@ -110,7 +111,7 @@ def _text(name: str, result: PcaResult) -> str:
         f"{name}: {plural(len(ratio), 'component')} of {plural(result.n, 'vector')} of {result.dim} values "
         f"hold {ratio.sum():.1%} of the variance ({shares})",
         f"  {'; '.join([drawn, *left])}; channel means {means}; {result.clipped_fraction:.2%} clipped",
-        f"  {result.output}: pca.json, components.parquet, map.tif, map.png"
+        f"  {result.output}: {files}"
         + (" were there: nothing to do" if result.nothing_to_do else ""),
     ]
     return "\n".join(lines)

@@ -76,6 +76,8 @@ class EmbeddingDataset:
         From the manifests; None where one is missing or there are none.
     root, manifest
         The output folder of the run that made all files, and its manifest; else None.
+    maps
+        Whether rows are maps of vectors; ``dim`` counts the values of a whole map then.
     """
 
     name: str
@@ -86,6 +88,7 @@ class EmbeddingDataset:
     model: str | None
     root: Path | None
     manifest: Mapping[str, Any] | None
+    maps: bool = False
 
     @property
     def rows(self) -> int:
@@ -236,12 +239,12 @@ class EmbeddingDataset:
         return form.decode(values, *scales)
 
 
-def open_dataset(name: Name | Sequence[Name], maps: bool = False) -> EmbeddingDataset:
+def open_dataset(name: Name | Sequence[Name], maps: bool | None = False) -> EmbeddingDataset:
     """Find the files of a dataset and read their footers: a run's folder, a folder or glob of files, files.
 
     Several names are one dataset.  Raises UsageError where nothing matches, a file has no embeddings, there are no
-    rows, or dimensions or models differ, and for maps instead of vectors, where these are not asked for (``maps``);
-    OutputError for a file that cannot be read.
+    rows, or dimensions or models differ, and for maps instead of vectors, where these are not asked for (``maps``;
+    None: either will do, but not both); OutputError for a file that cannot be read.
     """
     names = [name] if isinstance(name, str | Path) else list(name)
     paths = list(dict.fromkeys(path.absolute() for one in names for path in find_files(one)))
@@ -251,7 +254,7 @@ def open_dataset(name: Name | Sequence[Name], maps: bool = False) -> EmbeddingDa
     if not filled:
         raise UsageError(f"{title} has no rows: name a dataset with embeddings in it")
     require_same(filled, "dim", "{} has vectors of {} values and {} of {}")
-    _require_kind(filled, maps)
+    _require_kind(filled, filled[0].maps if maps is None else maps)
     makers = {path: Maker.of(path) for path in paths}
     model, root, manifest = common_maker(makers)
     shared = shared_folder(paths)
@@ -270,6 +273,7 @@ def open_dataset(name: Name | Sequence[Name], maps: bool = False) -> EmbeddingDa
             for one in opened
         ),
         dim=int(filled[0].dim or 0),
+        maps=filled[0].maps,
         dtype=np.result_type(*(one.dtype for one in filled)).name,
         columns=tuple(column for column in filled[0].columns if all(column in one.columns for one in filled)),
         model=model,

@@ -25,6 +25,7 @@ from mtembed.maps import result as records
 from mtembed.maps import table as tables
 from mtembed.maps.basis import CHANNELS, Basis, Colouring, Counts, Ranges, Scale
 from mtembed.maps.central import cell_of_key, central_rows
+from mtembed.maps.dense import DensePca
 from mtembed.maps.map import Panel, draw
 from mtembed.maps.moments import EXACT_ROWS, Accumulator, Moments
 from mtembed.maps.parallel import in_order
@@ -55,7 +56,8 @@ def pca(
     Parameters
     ----------
     dataset
-        A folder of embeddings, a glob, a file, or several of these that are one dataset.
+        A folder of embeddings, a glob, a file, or several of these that are one dataset.  Of maps of vectors
+        (``--dense``) all vectors are used, and each map becomes a GeoTIFF of its own.
     output
         Folder of the result. Default: ``DATASET/pca`` for a folder.
     components
@@ -77,7 +79,10 @@ def pca(
     something else lies in the output folder.
     """
     wanted = records.settings(components, fragments, scale, clip, basis)
-    opened = open_dataset(dataset)
+    opened = open_dataset(dataset, maps=None)
+    if opened.maps:
+        given = None if basis is None else bases.read_basis(Path(basis))
+        return DensePca(opened, _output(dataset, output), wanted, given, tick).run(fresh)
     opened.require(["grid_cell", "geometry"], "a map of cells")
     given = None if basis is None else records.basis_for(Path(basis), opened)
     return _Work(opened, _output(dataset, output), wanted, given, tick).run(fresh)
@@ -255,10 +260,14 @@ class _Work:
 
 
 def side_by_side(results: Sequence[tuple[str, PcaResult]], path: Path) -> None:
-    """Write a PNG with the maps of several results, all of the same part of the earth.  Raises OutputError.
+    """Write a PNG with the maps of several results, all of the same part of the earth.  Raises OutputError, and
+    UsageError for results of maps of vectors.
 
     ``results`` are names of datasets with what came of them.
     """
+    for name, result in results:
+        if result.maps:
+            raise UsageError(f"{name} holds maps, which have a picture each: leave --picture out")
     scratch = path.with_name(f".{path.name}.tmp")
     try:
         contents = [(name, read_json(result.output / RECORD), result.output / RASTER) for name, result in results]

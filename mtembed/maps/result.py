@@ -38,7 +38,7 @@ class PcaResult:
     ``mean`` [dim], ``components`` [k, dim] and ``explained_variance_ratio`` [k] are float64.  ``n`` vectors were
     fitted, ``rows`` projected, ``not_finite`` left out; ``cells`` are drawn, ``off_grid`` have names that are no cells
     of the grid.  ``channel_means`` are those of the 8-bit colours, ``clipped_fraction`` is the share of values that lie
-    outside the scale.
+    outside the scale.  ``maps`` are the GeoTIFFs of a dataset of maps, 0 for vectors.
     """
 
     output: Path
@@ -57,6 +57,7 @@ class PcaResult:
     off_grid: int
     not_finite: int
     nothing_to_do: bool
+    maps: int = 0
 
     @classmethod
     def of(cls, output: Path, content: Mapping[str, Any], nothing_to_do: bool) -> PcaResult:
@@ -77,6 +78,7 @@ class PcaResult:
             off_grid=int(content["off_grid"]),
             not_finite=int(content["not_finite"]),
             nothing_to_do=nothing_to_do,
+            maps=int(content.get("maps", 0)),
         )
 
 
