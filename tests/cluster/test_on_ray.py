@@ -99,7 +99,7 @@ def test_what_a_process_cannot_do_is_one_sentence_with_its_machine(cluster: Any,
     code, _, err = run(command(archive, tmp_path / "out", "--gpus", "0", "--limit", "1"))
     assert code == 0, err
     code, _, err = run(command(archive, tmp_path / "out", "--cluster", "ray", "--dtype", "float16"))
-    assert code == 1 and "--dtype" in err.splitlines()[-1] and "Traceback" not in err, err
+    assert code == 1 and "dtype was float32, is now float16" in err.splitlines()[-1] and "Traceback" not in err, err
 
 
 @pytest.mark.parametrize("options", [{"nodes_gpus": 1.0}, {"cluster": "slurm"}, {"cluster": "ray", "gpus": (0,)}])
