@@ -3,8 +3,9 @@
     python -m bench.archive_cost            # print the tables
     python -m bench.archive_cost --write    # and put them into docs/archive.md
 
-Measured inputs: pixels of the packaged sample, ``results/host-path.json`` and ``results/end-to-end-cpu.json``.  Speeds
-and prices of GPUs are assumptions, named as such: choose others with ``--speeds`` and ``--price``.
+Measured inputs: pixels of the packaged sample, ``results/host-path.json``, ``results/feed.json`` and
+``results/end-to-end-cpu.json``.  Speeds and prices of GPUs are assumptions, named as such: choose others with
+``--speeds`` and ``--price``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -30,6 +32,8 @@ NAMES = ("ssl4eo-s2", "ssl4eo-s1", "dinov2", "siglip")
 FRAGMENTS = {224: 25, 384: 9}
 ROW_BYTES = 300  # of a row beside its vector
 GPUS = (1, 8, 100)
+HOSTS = ((1, 16), (2, 16), (2, 32), (8, 32), (8, 64), (8, 128))  # GPUs and cores of one machine
+PACES = (200, 400)  # cells/s of one GPU
 
 
 def band_bytes(spec: ModelSpec) -> int:
@@ -79,6 +83,44 @@ def gpu_table(speeds: list[float], price: float) -> str:
     return table((*heads, f"at {price:g} a GPU hour"), lines)
 
 
+def fed_table() -> str:
+    """What was measured of one lane, and CPU milliseconds per cell of each kind of process."""
+    lines = []
+    for one in _fed():
+        costs = one["cpu_ms_per_cell"]
+        each = [f"{costs[kind]:.2f}" for kind in ("parent", "decode", "write", "finish")]
+        way = "done beforehand" if one["decoded"] else "13 bands, uncompressed"
+        lines.append((f"{one['device_rate']:g}", way, f"{one['cells_per_s']:.0f}", *each, one["limiting_stage"]))
+    heads = ("cells/s of the device", "decoding", "cells/s reached", "parent", "decode", "write", "finish", "limit")
+    return f"{_fed()[0]['processor']}, {_fed()[0]['cores']} cores:\n\n{table(heads, lines)}"
+
+
+def host_table() -> str:
+    """What one process could feed on larger machines: a parent, a writer for each GPU, 1 + GPUs / 2 finishers, and all
+    cores for everything."""
+    runs = _fed()
+    costs = {**runs[-1]["cpu_ms_per_cell"], "decode": runs[0]["cpu_ms_per_cell"]["decode"]}
+    lines = []
+    for gpus, cores in HOSTS:
+        limits = {
+            "parent": 1e3 / costs["parent"],
+            "writers": gpus * 1e3 / costs["write"],
+            "finishers": (1 + gpus // 2) * 1e3 / costs["finish"],
+            "cores": cores * 1e3 / sum(costs.values()),
+        }
+        least = min(limits, key=lambda name: limits[name])
+        reached = [
+            f"{gpus * pace}" if gpus * pace <= limits[least] else f"{limits[least]:.0f} ({least})" for pace in PACES
+        ]
+        lines.append((f"{gpus}", f"{cores}", *(f"{limit:.0f}" for limit in limits.values()), *reached))
+    return table(("GPUs", "cores", *limits, *(f"GPUs of {pace}" for pace in PACES)), lines)
+
+
+def _fed() -> list[dict[str, Any]]:
+    runs: list[dict[str, Any]] = json.loads((RESULTS / "feed.json").read_text())
+    return runs
+
+
 def _time(hours: float) -> str:
     return f"{hours:,.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
 
@@ -94,7 +136,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args(words)
     speeds = [float(word) for word in options.speeds.split(",")]
-    parts = {"bytes": bytes_table(), "cpu": cpu_table(), "gpu": gpu_table(speeds, options.price)}
+    gpus = gpu_table(speeds, options.price)
+    parts = {"bytes": bytes_table(), "cpu": cpu_table(), "gpu": gpus, "fed": fed_table(), "host": host_table()}
     for name, text in parts.items():
         print(f"{name}:\n\n{text}\n")
     if options.write:
