@@ -40,17 +40,19 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A head without a card; machines are added to it."""
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head without a card, and two machines that have one."""
     utils = pytest.importorskip("ray.cluster_utils", reason="ray is not installed")
-    monkeypatch.setenv("MTEMBED_CPU_CARDS", "1")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
-    head = {**MACHINE, "num_gpus": 0, "include_dashboard": False}
-    made = utils.Cluster(initialize_head=True, head_node_args=head)
-    monkeypatch.setenv("RAY_ADDRESS", made.address)
-    yield made
-    made.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MTEMBED_CPU_CARDS", "1")
+        patch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
+        head = {**MACHINE, "num_gpus": 0, "include_dashboard": False}
+        made = utils.Cluster(initialize_head=True, head_node_args=head)
+        patch.setenv("RAY_ADDRESS", made.address)
+        made.machines = [made.add_node(**MACHINE) for _ in range(2)]
+        yield made
+        made.shutdown()
 
 
 def command(archive: Path, output: Path, *more: str) -> list[str]:
@@ -67,10 +69,9 @@ def members(output: Path) -> set[str]:
 def test_one_is_killed_one_is_added_and_the_bytes_are_the_same(cluster: Any, archive: Path, tmp_path: Path) -> None:
     code, _, err = run(command(archive, tmp_path / "expected", "--gpus", "0"))
     assert code == 0, err
-    first, _ = cluster.add_node(**MACHINE), cluster.add_node(**MACHINE)
     process = start(command(archive, tmp_path / "out", "--cluster", "ray", "--lease", "5", "--json"))
     wait_for(lambda: len(members(tmp_path / "out")) == 2, process)
-    cluster.remove_node(first, allow_graceful=False)
+    cluster.remove_node(cluster.machines[0], allow_graceful=False)
     cluster.add_node(**MACHINE)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, out + err
@@ -82,7 +83,6 @@ def test_one_is_killed_one_is_added_and_the_bytes_are_the_same(cluster: Any, arc
 
 
 def test_a_signal_drains_and_the_same_command_goes_on(cluster: Any, archive: Path, tmp_path: Path) -> None:
-    cluster.add_node(**MACHINE)
     words = command(archive, tmp_path / "out", "--cluster", "ray")
     process = start(words)
     wait_for(lambda: members(tmp_path / "out"), process)
@@ -95,7 +95,6 @@ def test_a_signal_drains_and_the_same_command_goes_on(cluster: Any, archive: Pat
 
 
 def test_what_a_process_cannot_do_is_one_sentence_with_its_machine(cluster: Any, archive: Path, tmp_path: Path) -> None:
-    cluster.add_node(**MACHINE)
     code, _, err = run(command(archive, tmp_path / "out", "--gpus", "0", "--limit", "1"))
     assert code == 0, err
     code, _, err = run(command(archive, tmp_path / "out", "--cluster", "ray", "--dtype", "float16"))
