@@ -34,6 +34,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mtembed import machine as this_machine
+from mtembed import models
 from mtembed.dataset.origin import versions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -105,8 +106,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 def archive(folder: Path, model: str, cells: int) -> Path:
     """A shard of ``cells`` copies of the packaged sample cell that the model was made for."""
-    source = {"ssl4eo-s2": "S2L1C", "ssl4eo-s1": "S1RTC", "rcf": "S2L1C"}.get(model, "S2L2A")
-    row = pq.read_table(SAMPLE / f"Core-{source}/images/part_00001.parquet")
+    row = pq.read_table(SAMPLE / f"Core-{models.get(model).source}/images/part_00001.parquet")
     path = folder / model / "images" / "part_00001.parquet"
     path.parent.mkdir(parents=True)
     pq.write_table(pa.concat_tables([row.slice(0, 1)] * cells), path, row_group_size=1, compression="snappy")

@@ -16,6 +16,7 @@ import torch
 from rasterio.io import MemoryFile
 
 from mtembed import models
+from mtembed.geo.fragments import FragmentGrid
 from mtembed.models import weights
 
 CELLS = 3
@@ -43,8 +44,8 @@ def one_cell(file: pq.ParquetFile, row: int, spec: models.ModelSpec, network: to
             planes.append(dataset.read(1))
     side = max(len(plane) for plane in planes)
     cube = np.stack([p.repeat(side // len(p), 0).repeat(side // len(p), 1) for p in planes], -1).astype(np.float32)
-    offsets = (0, 342, 684) if spec.size == 384 else (0, 211, 422, 633, 844)
-    cuts = [cube[r : r + spec.size, c : c + spec.size] for r in offsets for c in offsets]
+    corners = FragmentGrid.of(side, side, spec.size, 0.1, True).offsets()
+    cuts = [cube[r : r + spec.size, c : c + spec.size] for r, c in corners.tolist()]
     fragments = torch.from_numpy(np.stack(cuts)).permute(0, 3, 1, 2).contiguous()
     return np.asarray(network(prepared(fragments, spec)).numpy())
 
@@ -58,6 +59,10 @@ def prepared(x: torch.Tensor, spec: models.ModelSpec) -> torch.Tensor:
         return ((decibel - (mean - 2 * std)) / (4 * std)).clip(0, 1)
     if rule.rule == "rgb":
         return ((2.5 * x / 10000).clip(0, 1) - mean) / std
+    if rule.rule == "decibel-standard":
+        return (10 * x.clip(min=1e-10).log10() - mean) / std
+    if rule.rule.startswith("standard"):
+        return (x - mean) / std
     return x / 10000
 
 
