@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("timm:", "open_clip:")
 SUFFIX = ".toml"
+PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
@@ -120,9 +122,11 @@ def _input_problem(source: Source, given: Input) -> str:
 
 def _looked_up(card: Card) -> dict[str, int]:
     """The network's width and number of parameters, by a process of its own: its library loads torch."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "mtembed.models.networks_custom"],
+    path = os.pathsep.join(filter(None, [PACKAGE_PARENT, os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(  # -P: a folder of the user's called timm is not the library
+        [sys.executable, "-P", "-W", "ignore", "-m", "mtembed.models.networks_custom"],
         input=msgspec.json.encode(card),
+        env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         check=False,
     )

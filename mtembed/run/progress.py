@@ -60,7 +60,8 @@ class Progress:
     devices: dict[str, float] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
     started: float = field(init=False)
-    _recent: deque[tuple[float, int, int, int]] = field(default_factory=deque)
+    _device_ms: float = 0.0
+    _recent: deque[tuple[float, ...]] = field(default_factory=deque)
     _busy_before: dict[str, float] = field(default_factory=dict)
     _observed: float = 0.0
     _shards_before: int = 0
@@ -79,6 +80,7 @@ class Progress:
         self.bytes_in += timing.bytes_in
         self.read_ms += timing.read
         self.decode_ms += timing.decode
+        self._device_ms += timing.preprocess + timing.forward
 
     def elsewhere(self) -> None:
         """Another process has finished a shard."""
@@ -91,7 +93,7 @@ class Progress:
         now = self.clock()
         if now - self._observed < 1.0:
             return
-        self._recent.append((now, self.done, self.bytes_in, self.traffic.bytes))
+        self._recent.append((now, self.done, self.bytes_in, self.traffic.bytes, self._device_ms))
         while self._recent[0][0] < now - WINDOW_S and len(self._recent) > 2:
             self._recent.popleft()
         self._utilisation(list(workers), now)
@@ -153,13 +155,19 @@ class Progress:
             self.busy["write"] = max(means.get("write", 0.0), means.get("finish", 0.0))
         self._busy_before = busy
 
+    def _computing(self) -> float:
+        """Share of time that devices computed, 0..1: one that waits for its batch to fill has cells at hand too."""
+        at_hand = self.busy.get("device", 0.0)
+        return min(at_hand, self._rate(4) / 1e3 / max(1, len(self.devices))) if self._device_ms else at_hand
+
     def _limiting(self) -> str:
         if self.theirs and not (self.ready or self.unopened or self.remaining):
             return "others"
         if not self.done and not self.failed:
             return "start"
-        if self.ready or self.busy.get("device", 0) > 0.9:
+        busy = {**self.busy, "device": self._computing()}
+        if self.ready or busy["device"] > 0.9:
             return "device"
-        found = max(("decode", "write", "device"), key=lambda kind: self.busy.get(kind, 0.0))
+        found = max(("decode", "write", "device"), key=lambda kind: busy.get(kind, 0.0))
         waits = self.traffic.requests and self.read_ms > self.decode_ms
         return "network" if found == "decode" and waits else found

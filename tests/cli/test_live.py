@@ -273,6 +273,21 @@ def test_utilisation_is_the_share_of_time_with_work_at_hand() -> None:
     assert progress.limiting == "device"
 
 
+@pytest.mark.parametrize(("forward_ms", "limiting"), [(5.0, "decode"), (9.5, "device")])
+def test_a_device_that_waits_for_its_batch_is_not_the_limit(forward_ms: float, limiting: str) -> None:
+    """It has cells at hand all the time; how long they took says whether it computes."""
+    crew = [worker("device", "device-0", 0.0), worker("decode", "decode-0", 0.0)]
+    clock = Clock()
+    progress = Progress(clock=clock)
+    progress.observe(crew, unopened=0)
+    clock.now += 1.0
+    crew[0].busy_s, crew[1].busy_s = 1.0, 0.85
+    for row in range(100):
+        progress.count(CellTiming("p", row, forward=forward_ms))
+    progress.observe(crew, unopened=0)
+    assert progress.limiting == limiting
+
+
 def test_shards_that_could_not_be_read_are_counted_apart(capsys: pytest.CaptureFixture[str]) -> None:
     PlainView().end(RunSummary("out", "rcf", "S2L1C", cells=237, failed=3, failed_shards=2))
     assert "1 cell failed and 2 shards could not be read: see out/failures.jsonl" in capsys.readouterr().err

@@ -143,6 +143,12 @@ def test_a_card_becomes_a_record(tmp_path: Path) -> None:
         resolve(spec, None)
 
 
+def test_a_file_of_the_user_called_timm_is_not_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "timm.py").write_text("raise SystemExit('this is not timm')")
+    monkeypatch.chdir(tmp_path)
+    assert models.get(str(card(tmp_path))).dim == 512
+
+
 @pytest.mark.parametrize("pooling", ["network", "mean", "class"])
 def test_pooling_is_that_of_the_card(tmp_path: Path, pooling: str) -> None:
     import timm
