@@ -13,8 +13,7 @@ from importlib.metadata import entry_points
 from pkgutil import iter_modules
 
 from mtembed.errors import UsageError
-from mtembed.models.base import ModelSpec
-from mtembed.models.custom import is_custom, model
+from mtembed.models.base import ModelSpec, is_custom
 from mtembed.models.dense import mapped
 
 __all__ = ["ModelSpec", "get", "mapped", "names", "origin"]
@@ -82,6 +81,8 @@ def get(name: str, card: str | None = None) -> ModelSpec:
 def _of_card(name: str, card: str | None) -> ModelSpec:
     if name in _registry():
         raise UsageError(f"{name} is a model with a record of its own: leave --model-card out.")
+    from mtembed.models.custom import model  # the library that reads cards is not on a bare machine (bench.gpu)
+
     found = model(name, card)
     if found.name in names():
         raise UsageError(f"The card's name '{found.name}' is that of another model: give the card another name.")

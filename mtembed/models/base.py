@@ -19,6 +19,15 @@ REFLECTANCE = Normalisation("reflectance")
 DECIBEL = Normalisation("decibel", mean=(-12.54847273, -20.19237134), std=(5.25697717, 5.91150917))
 
 
+LIBRARIES = ("timm:", "open_clip:")  # whose networks need a card
+CARD_SUFFIX = ".toml"
+
+
+def is_custom(name: str) -> bool:
+    """Whether ``--model`` is a card, or a network that needs one."""
+    return name.startswith(LIBRARIES) or name.endswith(CARD_SUFFIX)
+
+
 def spanned(rule: Rule, mean: Sequence[float], std: Sequence[float]) -> Normalisation:
     """A standard ``rule`` that maps mean - 2 std .. mean + 2 std of each band onto 0..1, without clipping."""
     low = tuple(m - 2 * s for m, s in zip(mean, std, strict=True))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mtembed.errors import UsageError
-from mtembed.models.base import KeyLayout, ModelSpec, PublishedWeights
+from mtembed.models.base import CARD_SUFFIX, LIBRARIES, KeyLayout, ModelSpec, PublishedWeights
 from mtembed.models.card import Card, Input
 from mtembed.sources import SOURCES
 from mtembed.types import Normalisation, Source, Weights
@@ -22,8 +22,6 @@ from mtembed.types import Normalisation, Source, Weights
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-LIBRARIES = ("timm:", "open_clip:")
-SUFFIX = ".toml"
 PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
@@ -51,11 +49,6 @@ class Renamed:
     __hash__ = None  # type: ignore[assignment]
 
 
-def is_custom(name: str) -> bool:
-    """Whether ``--model`` is a card, or a network that needs one."""
-    return name.startswith(LIBRARIES) or name.endswith(SUFFIX)
-
-
 def model(name: str, card: str | None) -> ModelSpec:
     """Return the model of a card: a TOML file (``card``, or ``name`` itself), or the JSON that a manifest keeps.
 
@@ -63,7 +56,7 @@ def model(name: str, card: str | None) -> ModelSpec:
     """
     if card is not None and card.startswith("{"):
         return _spec(_card(json.loads(card), "the model card of the manifest"))
-    if card is None and not name.endswith(SUFFIX):
+    if card is None and not name.endswith(CARD_SUFFIX):
         raise UsageError(f"{name} needs bands, normalisation and size: describe them in a file and give --model-card")
     path = Path(card or name)
     try:

@@ -10,7 +10,10 @@ from pathlib import Path
 from bench import gpu
 
 ROOT = Path(__file__).resolve().parents[2]
-BLOCKED = ("cyclopts", "pyproj", "shapely", "rasterio", "geopandas", "torchgeo", "open_clip", "imagecodecs")
+BLOCKED = (
+    "cyclopts", "pyproj", "shapely", "rasterio", "geopandas", "torchgeo", "open_clip", "imagecodecs",
+    "msgspec", "duckdb", "obstore", "faiss", "affine", "openvino",
+)  # fmt: skip
 STEPS = ("bench.gpu", "bench.gpu_right", "bench.gpu_speed", "bench.gpu_decode")
 
 
@@ -21,6 +24,9 @@ for name in {BLOCKED!r}:
     sys.modules[name] = None
 for name in {STEPS!r}:
     importlib.import_module(name)
+from mtembed import models
+for name in models.names():
+    models.get(name)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
