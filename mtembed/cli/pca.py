@@ -111,7 +111,6 @@ def _text(name: str, result: PcaResult) -> str:
         f"{name}: {plural(len(ratio), 'component')} of {plural(result.n, 'vector')} of {result.dim} values "
         f"hold {ratio.sum():.1%} of the variance ({shares})",
         f"  {'; '.join([drawn, *left])}; channel means {means}; {result.clipped_fraction:.2%} clipped",
-        f"  {result.output}: {files}"
-        + (" were there: nothing to do" if result.nothing_to_do else ""),
+        f"  {result.output}: {files}" + (" were there: nothing to do" if result.nothing_to_do else ""),
     ]
     return "\n".join(lines)

@@ -59,12 +59,17 @@ def _execute(config: RunConfig, bell: Any) -> RunSummary:
 
 
 def _listen(run: Run, bell: Any, ended: threading.Event) -> None:
-    """End the run gracefully when the bell says so, or is gone with the program that began the run."""
+    """End the run gracefully when the bell says so, or is gone with the program that began the run.
+
+    One that cannot be reached, on a machine with much to do, is asked again.
+    """
     import ray
 
     while not ended.wait(ASK_EVERY_S):
         try:
             state = _heard(bell)
+        except ray.exceptions.ActorUnavailableError:
+            continue
         except ray.exceptions.RayError:
             state = "stop"
         if state == "stop":

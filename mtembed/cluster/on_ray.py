@@ -35,6 +35,7 @@ TURN_S = 1.0
 MOST_WAITING = 32  # tasks that there is no room for yet
 RETRIES = 10  # of a task whose machine was lost; others have taken over what it had
 GRACE_S = 60.0  # from the bell to the end of the last process
+STOPPED = 130  # exit code of a process that left work undone when it was told to stop
 AGAIN = "run the same command again to go on"
 NO_RAY = "--cluster ray needs ray: pip install 'mtembed[ray]'"
 
@@ -87,8 +88,9 @@ class ClusterRun:
             tasks.wait()
             state = "stop" if self._stopping or tasks.error else "over" if tasks.last else ""
             if state and rung != "stop" and state != rung:
-                bell.ring.remote(state)
                 rung, since = state, time.monotonic()
+            if rung:  # each turn: a bell that was begun again has forgotten it
+                bell.ring.remote(rung)
             if rung and time.monotonic() - since > GRACE_S:
                 tasks.cancel()
             self._tell()
@@ -105,7 +107,7 @@ class ClusterRun:
         root = self._plan.dataset.root
         base = last or RunSummary(str(root), self._plan.spec.name, self._plan.source)
         if last is None and self._stopping:
-            return dataclasses.replace(base, seconds=seconds, exit_code=130, message=INTERRUPTED)
+            return dataclasses.replace(base, seconds=seconds, exit_code=STOPPED, message=INTERRUPTED)
         found = status(root)
         failed = found.failed_cells + found.failed_shards
         interrupted = not found.complete and self._stopping
@@ -115,14 +117,14 @@ class ClusterRun:
             failed=failed,
             failed_shards=found.failed_shards,
             seconds=seconds,
-            exit_code=130 if interrupted else 3 if failed else 0 if found.complete else 1,
+            exit_code=STOPPED if interrupted else 3 if failed else 0 if found.complete else 1,
             message=INTERRUPTED if interrupted else "",
         )
 
 
 class Tasks:
     """Tasks that were begun: ``left`` have not come back; ``last`` is what one said at its end, ``error`` why one could
-    not go on."""
+    not go on.  One that was told to stop has not come to the end, and another is begun in its place."""
 
     def __init__(self, ray: Any, begin: Callable[[], ObjectRef[Any]], room: Callable[[], int]) -> None:
         self._ray, self._begin, self._room = ray, begin, room
@@ -146,16 +148,19 @@ class Tasks:
         done, self.left = self._ray.wait(self.left, timeout=TURN_S)
         for task in done:
             try:
-                self.last = self._ray.get(task) or self.last
+                found = self._ray.get(task)
             except self._ray.exceptions.TaskCancelledError:
                 continue
-            except self._ray.exceptions.RayError as found:
-                cause = getattr(found, "cause", None)
+            except self._ray.exceptions.RayError as error:
+                cause = getattr(error, "cause", None)
                 if isinstance(cause, MtembedError):
                     self._error = self._error or cause
                 else:
-                    first = str(found).strip().splitlines()[0]
+                    first = str(error).strip().splitlines()[0]
                     self._lost = WorkerError(f"a process on the cluster was lost ({first}): {AGAIN}")
+                continue
+            if found is not None and found.exit_code != STOPPED:
+                self.last = found
 
     def cancel(self) -> None:
         """Those that find no room, or do not end."""
