@@ -3,9 +3,9 @@
     python -m bench.archive_cost            # print the tables
     python -m bench.archive_cost --write    # and put them into docs/archive.md
 
-Measured inputs: pixels of the packaged sample, ``results/host-path.json``, ``results/feed.json`` and
-``results/end-to-end-cpu.json``.  Speeds and prices of GPUs are assumptions, named as such: choose others with
-``--speeds`` and ``--price``.
+Measured inputs: pixels of the packaged sample, ``results/host-path.json``, ``results/feed.json``,
+``results/remote.json`` and ``results/end-to-end-cpu.json``.  Speeds and prices of GPUs and rates of stores are
+assumptions, named as such: choose others with ``--speeds``, ``--price`` and ``--rates``.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ ROW_BYTES = 300  # of a row beside its vector
 GPUS = (1, 8, 100)
 HOSTS = ((1, 16), (2, 16), (2, 32), (8, 32), (8, 64), (8, 128))  # GPUs and cores of one machine
 PACES = (200, 400)  # cells/s of one GPU
+FETCHING = (8, 100)  # GPUs
+SHARDS = 4492  # of Core-S2L1C, as of Core-S2L2A
 
 
 def band_bytes(spec: ModelSpec) -> int:
@@ -116,6 +118,28 @@ def host_table() -> str:
     return table(("GPUs", "cores", *limits, *(f"GPUs of {pace}" for pace in PACES)), lines)
 
 
+def network_table(speed: float, rates: Sequence[float]) -> str:
+    """GPUs of ``speed`` cells/s before stores of ``rates`` GB/s in all: how long, what limits, what they are asked."""
+    measured = json.loads((RESULTS / "remote.json").read_text())
+    cells, each = SOURCES["S2L1C"].cells_in_core, band_bytes(models.get("ssl4eo-s2"))
+    core_s = (measured["remote"]["together"] - measured["local"]["together"]) / 1e3
+    lines = []
+    for gpus in FETCHING:
+        for rate in rates:
+            able, served = gpus * speed, rate * 1e9 / each
+            reached = min(able, served)
+            asked = measured["requests_per_cell"] * reached
+            limit = "network" if served < able else "GPUs"
+            hours = _time(cells / reached / 3600)
+            lines.append((f"{gpus}", f"{rate:g}", f"{able:,.0f}", f"{reached:,.0f}", hours, limit, f"{asked:,.0f}",
+                          f"{core_s * reached:,.1f}"))  # fmt: skip
+    heads = ("GPUs", "GB/s in all", "cells/s the GPUs can do", "cells/s", "the archive in", "limit", "requests/s",
+             "cores for fetching")  # fmt: skip
+    asked = measured["requests_per_cell"] * cells / 1e6
+    head = f"{SHARDS:,} shards, {cells:,} cells, {asked:,.1f} million requests, {speed:g} cells/s a GPU:"
+    return f"{head}\n\n{table(heads, lines)}"
+
+
 def _fed() -> list[dict[str, Any]]:
     runs: list[dict[str, Any]] = json.loads((RESULTS / "feed.json").read_text())
     return runs
@@ -133,11 +157,14 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--speeds", default="25,50,100,200", help="cells per second of one GPU, assumed")
     parser.add_argument("--price", type=float, default=2.5, help="of one GPU for an hour, assumed")
+    parser.add_argument("--rates", default="0.5,2,12.5,100", help="GB/s of a store for all readers together, assumed")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args(words)
     speeds = [float(word) for word in options.speeds.split(",")]
     gpus = gpu_table(speeds, options.price)
-    parts = {"bytes": bytes_table(), "cpu": cpu_table(), "gpu": gpus, "fed": fed_table(), "host": host_table()}
+    network = network_table(100.0, [float(word) for word in options.rates.split(",")])
+    parts = {"bytes": bytes_table(), "cpu": cpu_table(), "gpu": gpus, "fed": fed_table(), "host": host_table(),
+             "network": network}  # fmt: skip
     for name, text in parts.items():
         print(f"{name}:\n\n{text}\n")
     if options.write:

@@ -122,9 +122,7 @@ def decoder(name: str, job: worker.Job, send: Callable[[Any], None]) -> worker.S
             found = list(service.answer(task))
             first.extend(found if isinstance(task, DecodeTask) else ())
             return found
-        timing = replace(
-            first[0].timing, shard=task.path.name, row_group=task.cell.row_group, started=time.monotonic()
-        )
+        timing = replace(first[0].timing, shard=task.path.name, row_group=task.cell.row_group, started=time.monotonic())
         record = replace(first[0].decoded.record, row_group=task.cell.row_group)
         return [Decoded(task.key, timing, replace(first[0].decoded, record=record))]
 

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,37 +73,54 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def cpu_ms_per_cell(options: argparse.Namespace, pixels: str) -> dict[str, float]:
-    """CPU milliseconds per cell of each kind of process, from the end of the first part to that of the run."""
+    """Of a run over the sample's pixels, as they are or noisy."""
     with tempfile.TemporaryDirectory(prefix="mtembed-bench-") as name:
-        folder = Path(name)
-        row = pq.read_table(SAMPLE).slice(0, 1)
-        row = noisy(row) if pixels == "noisy" else row
-        shards = [folder / f"part_{part}.parquet" for part in range(2)]
-        for path, count in zip(shards, (WARM, options.cells), strict=True):
-            with pq.ParquetWriter(path, row.schema) as writer:
-                for _ in range(count):
-                    writer.write_table(row)
-        env = {**os.environ, "PYTHONPATH": str(ROOT), CELL_MS: str(options.cell_ms)}
-        with subprocess.Popen(command(options, folder / "out", shards), env=env) as run:
-            seen: dict[int, tuple[str, float]] = {}
-            begun, done = None, 0
-            while run.poll() is None:
-                look(run.pid, "parent", seen)
-                if begun is None and (folder / "out/embeddings/part_0.parquet").exists():
-                    begun, done = by_kind(seen), journalled(folder / "out", "part_1")
-                time.sleep(EVERY_S)
-        if run.returncode or begun is None:
-            sys.exit(f"the run ended with {run.returncode}")
-    counted = max(1, options.cells - done)  # of very few all may be done by then
-    return {kind: round((spent - begun[kind]) / counted, 2) for kind, spent in by_kind(seen).items()}
+        shards = copies(Path(name), options.cells, noise=pixels == "noisy")
+        run = command(options, Path(name) / "out", list(map(str, shards)))
+        return spent(run, Path(name) / "out", options.cells, options.cell_ms)
 
 
-def command(options: argparse.Namespace, output: Path, shards: list[Path]) -> list[str]:
+def copies(folder: Path, cells: int, noise: bool) -> list[Path]:
+    """A small shard and one of ``cells`` rows, each row a row group as in the archive."""
+    row = pq.read_table(SAMPLE).slice(0, 1)
+    row = noisy(row) if noise else row
+    shards = [folder / f"part_{part}.parquet" for part in range(2)]
+    for path, count in zip(shards, (WARM, cells), strict=True):
+        with pq.ParquetWriter(path, row.schema) as writer:
+            for _ in range(count):
+                writer.write_table(row)
+    return shards
+
+
+def spent(
+    words: Sequence[str], output: Path, cells: int, cell_ms: float, looked: Callable[[int], None] = lambda pid: None
+) -> dict[str, float]:
+    """CPU milliseconds per cell of each kind of process, from the end of the first part to that of the run.
+
+    ``looked`` is called with the parent's number about twenty times a second.
+    """
+    env = {**os.environ, "PYTHONPATH": str(ROOT), CELL_MS: str(cell_ms)}
+    with subprocess.Popen(words, env=env) as run:
+        seen: dict[int, tuple[str, float]] = {}
+        begun, done = None, 0
+        while run.poll() is None:
+            look(run.pid, "parent", seen)
+            looked(run.pid)
+            if begun is None and (output / "embeddings/part_0.parquet").exists():
+                begun, done = by_kind(seen), journalled(output, "part_1")
+            time.sleep(EVERY_S)
+    if run.returncode or begun is None:
+        sys.exit(f"the run ended with {run.returncode}")
+    counted = max(1, cells - done)  # of very few all may be done by then
+    return {kind: round((now - begun[kind]) / counted, 2) for kind, now in by_kind(seen).items()}
+
+
+def command(options: argparse.Namespace, output: Path, shards: Sequence[str]) -> list[str]:
     if not options.here:
-        return [sys.executable, "-m", "bench.elsewhere", "run", options.model, str(output), *map(str, shards)]
+        return [sys.executable, "-m", "bench.elsewhere", "run", options.model, str(output), *shards]
     weights = [] if options.model == "rcf" else ["--weights", "random:1"]
     fixed = ["--model", options.model, "--quiet", "--output", str(output), *weights]
-    return [sys.executable, "-m", "mtembed", *fixed, *map(str, shards)]
+    return [sys.executable, "-m", "mtembed", *fixed, *shards]
 
 
 def noisy(row: pa.Table) -> pa.Table:
@@ -121,15 +138,15 @@ def noisy(row: pa.Table) -> pa.Table:
 
 
 def by_kind(seen: dict[int, tuple[str, float]]) -> dict[str, float]:
-    return {kind: sum(spent for other, spent in seen.values() if ALIKE.get(other, other) == kind) for kind in KINDS}
+    return {kind: sum(used for other, used in seen.values() if ALIKE.get(other, other) == kind) for kind in KINDS}
 
 
 def look(pid: int, kind: str, seen: dict[int, tuple[str, float]]) -> None:
     """Note the CPU time that a process, all its threads, and its children have used so far."""
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
-        spent = sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e6
-        seen[pid] = (kind, max(spent, seen.get(pid, ("", 0.0))[1]))
+        used = sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e6
+        seen[pid] = (kind, max(used, seen.get(pid, ("", 0.0))[1]))
         for task in tasks:
             for child in map(int, (task / "children").read_text().split()):
                 words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")

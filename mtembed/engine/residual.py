@@ -19,7 +19,7 @@ class JoinedConvolution(Protocol):
 class MakeConvolution(Protocol):
     """Makes one of a plain convolution."""
 
-    def __call__(self, convolution: nn.Conv2d, relu: bool) -> Any: ...
+    def __call__(self, convolution: nn.Conv2d, relu: bool) -> JoinedConvolution: ...
 
 
 class JoinedBottleneck(nn.Module):

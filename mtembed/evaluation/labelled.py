@@ -20,7 +20,6 @@ from mtembed.evaluation.target import Target, Wanted, decide, encode, parts
 from mtembed.types import FloatArray, Tick
 
 OVERSAMPLED = 2.0  # candidates for polygons and rasters per row that may be used: some turn out without a label
-KEPT_COLUMNS = ("unique_id", "grid_cell", "centre_lat", "centre_lon", "geometry", "pixel_bbox")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

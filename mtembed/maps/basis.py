@@ -57,9 +57,10 @@ class Basis:
     def scores(self, vectors: FloatArray) -> FloatArray:
         """Float32 [n, k] of vectors [n, D]: computed in float64, some thousand rows at a time."""
         found = np.empty((len(vectors), len(self.components)), np.float32)
+        off = self.mean @ self.components.T
         for at in range(0, len(vectors), BLOCK_ROWS):
             rows = slice(at, at + BLOCK_ROWS)
-            found[rows] = (vectors[rows] - self.mean) @ self.components.T
+            found[rows] = vectors[rows].astype(np.float64) @ self.components.T - off
         return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import Event
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ import shapely
 from mtembed.dataset.reader import EmbeddingDataset
 from mtembed.errors import UsageError
 from mtembed.geo.grid import parse_grid_cell
+from mtembed.maps.parallel import in_order
 from mtembed.maps.raster import COLUMNS, HALF, STEP, Integers
 
 Distances = npt.NDArray[np.float64]
@@ -50,11 +52,15 @@ def central_rows(
     dataset.require(["grid_cell", "geometry"], "finding the central fragment of each cell")
     places = next(names for names in PLACES if all(name in dataset.columns for name in names))
     names = ("grid_cell", *places, *(("timestamp",) if "timestamp" in dataset.columns else ()))
-    found = [_of_file(dataset, number, names, None, tick) for number in files]
+
+    def of_file(number: int, stopped: Event) -> _Candidates:
+        return _of_file(dataset, number, names, None, tick, stopped)
+
+    found = list(in_order(of_file, files, together=len(files) > 1))
     sizes = _sizes(found)
     for i, number in enumerate(files):
         if np.isin(found[i].key, sizes[0]).any():  # fragments of a cell in several files: only all tell its size
-            found[i] = _of_file(dataset, number, names, sizes, lambda rows: None)
+            found[i] = _of_file(dataset, number, names, sizes, lambda rows: None, Event())
     key, time, row = (np.concatenate([getattr(one, name) for one in found]) for name in ("key", "time", "row"))
     distance = np.concatenate([one.distance for one in found])
     file = np.repeat(np.arange(len(found)), [len(one.key) for one in found])
@@ -78,6 +84,7 @@ def _of_file(
     names: Sequence[str],
     sizes: tuple[Integers, Integers] | None,
     tick: Callable[[int], None],
+    stopped: Event,
 ) -> _Candidates:
     none = np.empty(0, np.int64)
     keys, times, boxes, points = [none], [none], [np.empty((0, 4), np.int64)], [np.empty((0, 2))]
@@ -89,6 +96,8 @@ def _of_file(
         else:
             points.append(_points(batch.table))
         tick(batch.rows)
+        if stopped.is_set():
+            break
     key, time = np.concatenate(keys), np.concatenate(times)
     if not len(key):
         return _Candidates(none, none, np.empty(0), none, np.empty((0, 2), np.int64))

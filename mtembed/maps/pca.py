@@ -172,7 +172,7 @@ class _Work:
                     break
                 if batch.vectors is not None:
                     inside = tables.selected(rows, batch.first_row, batch.rows)
-                    found.add(batch.vectors if rows is None else batch.vectors[inside])
+                    found.add(batch.vectors if len(inside) == batch.rows else batch.vectors[inside])
                 count(batch.rows)
         return found.result()
 

@@ -23,7 +23,7 @@ from mtembed.maps.raster import Integers
 from mtembed.types import FloatArray
 
 GROUP_ROWS = 65_536
-BATCH_BYTES = 16 << 20
+BATCH_BYTES = 4 << 20  # of vectors: what was just unpacked is still in the cache when it is multiplied
 EDGES = ("xmin", "ymin", "xmax", "ymax")
 CHANNEL_NAMES = ("red", "green", "blue")
 
@@ -58,9 +58,11 @@ def project(
                 return
             assert batch.vectors is not None
             inside = selected(wanted, batch.first_row, batch.rows)
-            vectors = batch.vectors[inside]
+            vectors = batch.vectors if len(inside) == batch.rows else batch.vectors[inside]
             good = finite(vectors)
-            inside, scores = inside[good], basis.scores(vectors[good])
+            if not good.all():
+                inside, vectors = inside[good], vectors[good]
+            scores = basis.scores(vectors)
             others = batch.table.take(pa.array(inside))
             columns = [pa.array(inside + batch.first_row)]
             columns += [others[name] if name in present else pa.nulls(len(inside), pa.string()) for name in kept]
@@ -72,7 +74,7 @@ def project(
 
 
 def batch_rows(dim: int) -> int:
-    """Rows read at a time, where several files are read at once: some MB of vectors."""
+    """Rows read at a time, where several files are read at once."""
     return max(1, BATCH_BYTES // (4 * dim))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import archive_cost, convert, end_to_end, host_path, large, many_shards, memory, pca, search
+from bench import archive_cost, convert, end_to_end, host_path, large, many_shards, memory, pca, remote, search
 from tests.tools.commands import ROOT
 
 BENCH = ROOT / "bench"
@@ -76,16 +76,27 @@ def test_memory(tmp_path: Path) -> None:
 def test_archive_cost(capsys: pytest.CaptureFixture[str]) -> None:
     archive_cost.main([])
     page = archive_cost.PAGE.read_text()
-    for table in (archive_cost.bytes_table, archive_cost.fed_table, archive_cost.host_table):
+    tables = (archive_cost.bytes_table, archive_cost.fed_table, archive_cost.host_table)
+    for table in tables:
         assert table() in page  # what stands in the documentation is what it computes
     assert "cells/s a GPU" in capsys.readouterr().out
+
+
+def test_remote(tmp_path: Path) -> None:
+    target = tmp_path / "found.json"
+    remote.main(["--cells", "2", "--rounds", "1", "--cell-ms", "1", "--output", str(target)])
+    content = json.loads(target.read_text())
+    assert (
+        content["needed_bytes_per_cell"] < content["fetched_bytes_per_cell"] < 1.02 * content["needed_bytes_per_cell"]
+    )
+    assert content["remote"]["decode"] > content["local"]["decode"] > 0
 
 
 def test_pca(tmp_path: Path) -> None:
     target = tmp_path / "found.json"
     pca.main(["--rows", "300", "--dim", "8", "--output", str(target)])
     content = json.loads(target.read_text())
-    assert min(content["ratio"], content["mtembed"]["s"], content["incremental_pca"]["peak_bytes"]) > 0
+    assert min(content["ratio_of_fits"], content["mtembed"]["s"], content["incremental_pca"]["peak_bytes"]) > 0
 
 
 def test_search(tmp_path: Path) -> None:
