@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mtembed.conversion.convert import ConvertResult, convert
     from mtembed.conversion.merge import MergeResult, merge
     from mtembed.dataset.joint import FinishResult, finish
+    from mtembed.dataset.push import PushResult, push
     from mtembed.errors import MtembedError
     from mtembed.evaluation.evaluate import evaluate
     from mtembed.evaluation.predict import Prediction, predict
@@ -48,6 +49,7 @@ __all__ = [
     "MtembedError",
     "PcaResult",
     "Prediction",
+    "PushResult",
     "RunSummary",
     "SearchResult",
     "Status",
@@ -61,6 +63,7 @@ __all__ = [
     "merge",
     "pca",
     "predict",
+    "push",
     "search",
     "status",
 ]
@@ -76,6 +79,7 @@ _HOMES = {
     "MtembedError": "mtembed.errors",
     "PcaResult": "mtembed.maps.result",
     "Prediction": "mtembed.evaluation.predict",
+    "PushResult": "mtembed.dataset.push",
     "RunSummary": "mtembed.types",
     "Status": "mtembed.report.status",
     "SearchResult": "mtembed.similarity.result",
@@ -88,6 +92,7 @@ _HOMES = {
     "merge": "mtembed.conversion.merge",
     "pca": "mtembed.maps.pca",
     "predict": "mtembed.evaluation.predict",
+    "push": "mtembed.dataset.push",
     "search": "mtembed.similarity.search",
     "status": "mtembed.report.status",
 }

@@ -25,6 +25,7 @@ def test_the_public_names() -> None:
         "MtembedError",
         "PcaResult",
         "Prediction",
+        "PushResult",
         "RunSummary",
         "SearchResult",
         "Status",
@@ -38,6 +39,7 @@ def test_the_public_names() -> None:
         "merge",
         "pca",
         "predict",
+        "push",
         "search",
         "status",
     ]

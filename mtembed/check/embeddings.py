@@ -14,19 +14,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mtembed.archive.shards import state_of
 from mtembed.dataset.atomic import read_json
 from mtembed.dataset.part import PART_KEY
 from mtembed.dataset.rows import Dtype, schema
-from mtembed.errors import OutputError, UsageError
+from mtembed.errors import OutputError, StorageError, UsageError
 from mtembed.parquet import UNREADABLE, first_line
+from mtembed.storage.address import Address, Place
+from mtembed.storage.copies import local
+from mtembed.storage.remote import open_parquet
 
 SAMPLE_BYTES = 2 << 30  # of vectors that are read; more than that is sampled
 BATCH = 4096  # vectors looked at together
 
 
-def of_file(path: Path) -> dict[str, Any]:
+def of_file(path: Place) -> dict[str, Any]:
     """Facts about one part; what made it is read from the manifest beside its folder.  Raises UsageError."""
-    return {"kind": "embeddings", "file": path.name} | _facts([path], path.parent.parent)
+    root = path.above(2) if isinstance(path, Address) else path.parent.parent
+    return {"kind": "embeddings", "file": path.name} | _facts([path], root)
 
 
 def of_folder(path: Path) -> dict[str, Any]:
@@ -34,10 +39,15 @@ def of_folder(path: Path) -> dict[str, Any]:
     parts = sorted((path / "embeddings").glob("*.parquet"))
     if not parts:
         raise UsageError(f"{path} is a folder without embeddings/*.parquet: name shards, parts or an output folder")
-    return {"kind": "dataset", "file": path.absolute().name} | _facts(parts, path)
+    return of_dataset(parts, path.absolute())
 
 
-def _facts(parts: Sequence[Path], root: Path) -> dict[str, Any]:
+def of_dataset(parts: Sequence[Place], root: Place) -> dict[str, Any]:
+    """Facts about parts together, with what the manifest in ``root`` says of them.  Raises UsageError."""
+    return {"kind": "dataset", "file": root.name} | _facts(parts, root)
+
+
+def _facts(parts: Sequence[Place], root: Place) -> dict[str, Any]:
     footers = [_footer(path) for path in parts]
     kinds = {str(arrow.field("embedding").type) for _, arrow in footers}
     dtype, dim = _vector_type(footers[0][1])
@@ -45,7 +55,7 @@ def _facts(parts: Sequence[Path], root: Path) -> dict[str, Any]:
     stored = {_storage(metadata) for metadata, _ in footers if metadata.num_row_groups}
     cells = [_cells(metadata) for metadata, _ in footers]
     return {
-        "bytes": sum(path.stat().st_size for path in parts),
+        "bytes": sum(state_of(path)[0] for path in parts),
         "parts": len(parts),
         "rows": rows,
         "cells": None if None in cells else sum(count for count in cells if count is not None),
@@ -62,11 +72,11 @@ def _facts(parts: Sequence[Path], root: Path) -> dict[str, Any]:
     }
 
 
-def _footer(path: Path) -> tuple[pq.FileMetaData, pa.Schema]:
+def _footer(path: Place) -> tuple[pq.FileMetaData, pa.Schema]:
     try:
-        if not path.is_file():
+        if isinstance(path, Path) and not path.is_file():
             raise ValueError("it is no file")
-        with pq.ParquetFile(path, pre_buffer=False) as file:
+        with open_parquet(path) as file:
             count = file.schema_arrow.names.count("embedding")
             if count != 1:
                 known = "no column" if not count else f"{count} columns"
@@ -123,21 +133,24 @@ def _schema_name(schemas: Sequence[pa.Schema], dtype: str, dim: int | None) -> s
     return "other"
 
 
-def _origin(root: Path) -> dict[str, Any]:
+def _origin(root: Place) -> dict[str, Any]:
     """What the manifest says about how the vectors were made."""
     try:
-        content = read_json(min(root.glob("manifest*.json")))
+        if isinstance(root, Address):
+            content = read_json(local(root.above(0, "manifest.json")))
+        else:
+            content = read_json(min(root.glob("manifest*.json")))
         settings = content["settings"]
         return {
             "mtembed": content["mtembed"],
             "random_weights": content["weights"]["random"],
             **{name: settings[name] for name in ("model", "weights", "source", "precision", "fragment_size")},
         }
-    except (ValueError, KeyError, TypeError, OutputError):
+    except (ValueError, KeyError, TypeError, FileNotFoundError, OutputError, StorageError):
         return {}
 
 
-def _health(parts: Sequence[Path], footers: Sequence[pq.FileMetaData], dim: int | None) -> dict[str, Any]:
+def _health(parts: Sequence[Place], footers: Sequence[pq.FileMetaData], dim: int | None) -> dict[str, Any]:
     """Looks at all vectors, or at evenly spread row groups where they are more than a few GB."""
     paired = zip(parts, footers, strict=True)
     groups = [(path, group) for path, footer in paired for group in range(footer.num_row_groups)]
@@ -157,10 +170,10 @@ def _health(parts: Sequence[Path], footers: Sequence[pq.FileMetaData], dim: int 
     return _summary(np.concatenate(norms) if norms else np.empty(0), np.frombuffer(hashes, np.uint64), constant)
 
 
-def _vectors(path: Path, group: int) -> Iterator[npt.NDArray[Any]]:
+def _vectors(path: Place, group: int) -> Iterator[npt.NDArray[Any]]:
     """The vectors of a row group, [n, D] a batch; those that are null are left out.  Raises UsageError."""
     try:
-        with pq.ParquetFile(path, pre_buffer=False) as file:
+        with open_parquet(path) as file:
             for batch in file.iter_batches(BATCH, row_groups=[group], columns=["embedding"], use_threads=False):
                 column = batch.column(0).drop_null()
                 if len(column):

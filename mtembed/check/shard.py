@@ -19,11 +19,15 @@ from mtembed.archive.metadata import find_metadata
 from mtembed.archive.product import TIME_COLUMNS, baseline
 from mtembed.archive.quality import nodata_mask
 from mtembed.archive.reader import blob_of
-from mtembed.archive.shards import find_shards
+from mtembed.archive.shards import find_shards, state_of
 from mtembed.check import embeddings
+from mtembed.dataset.finding import find_files, is_folder
 from mtembed.errors import CellError, UsageError
 from mtembed.parquet import UNREADABLE, first_line
 from mtembed.sources import BAND_COLUMNS, CLOUD_MASK, source_of
+from mtembed.storage.address import WEB, Address, Place
+from mtembed.storage.finding import files_of
+from mtembed.storage.remote import open_parquet
 from mtembed.types import Source
 
 SAMPLE = 50  # rows of a shard whose GeoTIFFs are looked at
@@ -31,13 +35,15 @@ BANDS = (*BAND_COLUMNS, CLOUD_MASK)
 MAX_PIXELS = 1 << 26  # of one band: eight times the side of Core's
 
 
-def inspect(path: Path) -> dict[str, Any]:
+def inspect(path: Place) -> dict[str, Any]:
     """Facts about a shard, a file of embeddings, or an output folder, as plain data; ``kind`` says which it is.
 
     Of a folder in Core's layout its first shard is looked at.
 
-    Raises UsageError for what is missing, unreadable or neither of these.
+    Raises UsageError for what is missing, unreadable or neither of these, StorageError.
     """
+    if isinstance(path, Address):
+        return _behind(path) if is_folder(path.url) else _inspected(path)
     if path.is_dir():
         if not (path / "images").is_dir():
             return embeddings.of_folder(path)
@@ -46,8 +52,21 @@ def inspect(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} does not exist: name Parquet files or an output folder")
     if not path.is_file():  # a pipe would be waited for
         raise UsageError(f"{path} is not a regular file: name Parquet files or an output folder")
+    return _inspected(path)
+
+
+def _behind(folder: Address) -> dict[str, Any]:
+    """An archive's first shard, or all embeddings of a dataset."""
+    shards = [] if folder.scheme in WEB else files_of(folder, ".parquet")
+    for shard in shards:
+        if shard.above(1).name == "images":
+            return _inspected(shard)
+    return embeddings.of_dataset(find_files(folder.url), folder)
+
+
+def _inspected(path: Place) -> dict[str, Any]:
     try:
-        with pq.ParquetFile(path, pre_buffer=False) as file:
+        with open_parquet(path) as file:
             if "embedding" in file.schema_arrow.names:
                 return embeddings.of_file(path)
             source = source_of(file.schema_arrow.names)
@@ -55,6 +74,8 @@ def inspect(path: Path) -> dict[str, Any]:
                 names = ", ".join(file.schema_arrow.names[:8])
                 raise UsageError(f"{path} holds neither Sentinel bands nor embeddings; its columns are {names}")
             return _shard(path, file, source)
+    except FileNotFoundError:
+        raise UsageError(f"{path} does not exist: name Parquet files or an output folder") from None
     except UNREADABLE as error:
         raise UsageError(
             f"{path} is not a readable Parquet file ({first_line(error).rstrip('.')}): copy it again"
@@ -90,7 +111,7 @@ class BandFacts:
         return {name: dict(getattr(self, name)) for name in names} | {"nodata_share": share}
 
 
-def _shard(path: Path, file: pq.ParquetFile, source: Source) -> dict[str, Any]:
+def _shard(path: Place, file: pq.ParquetFile, source: Source) -> dict[str, Any]:
     names, groups = file.schema_arrow.names, file.num_row_groups
     filled = [group for group in range(groups) if file.metadata.row_group(group).num_rows]
     sample = [filled[i] for i in np.linspace(0, len(filled) - 1, min(len(filled), SAMPLE)).astype(int)]
@@ -102,7 +123,7 @@ def _shard(path: Path, file: pq.ParquetFile, source: Source) -> dict[str, Any]:
     return {
         "kind": "shard",
         "file": path.name,
-        "bytes": path.stat().st_size,
+        "bytes": state_of(path)[0],
         "source": source,
         "rows": file.metadata.num_rows,
         "row_groups": groups,

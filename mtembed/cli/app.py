@@ -44,6 +44,7 @@ COMMANDS = {
     "predict": "Apply a saved probe to a whole dataset: a table, a GeoTIFF and a picture.",
     "pca": "Find the principal components of embeddings and draw maps coloured by them.",
     "convert": "Write embeddings in another form, and say what was lost and gained.",
+    "push": "Send a finished dataset with its card to the hub of Hugging Face.",
     "merge": "Merge files of embeddings into few large ones, named as the published sets are.",
     "index": "Build an index of embeddings, so that searches of large datasets are quick.",
     "search": "Find the rows of a dataset that are most like a row, a place, a vector, a picture or words.",

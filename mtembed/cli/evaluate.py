@@ -28,18 +28,22 @@ HEALTH = (
 
 
 def evaluate(
-    datasets: Annotated[tuple[str, ...], Parameter(name="DATASET", negative=(), help="Embeddings; several: compared.")],
+    datasets: Annotated[
+        tuple[str, ...],
+        Parameter(name="DATASET", negative=(), help="Embeddings, or addresses; several: compared."),
+    ],
     /,
     *,
     options: Annotated[EvaluateOptions | None, Parameter(name="*")] = None,
     talk: Talk = SPEECH,
 ) -> int:
     """Score embeddings with frozen probes against labels; without labels say how they are."""
-    from mtembed.evaluation.evaluate import default_output, run
+    from mtembed.dataset.finding import default_output
+    from mtembed.evaluation.evaluate import run
 
     chosen = options or EvaluateOptions()
     if chosen.output is None:
-        chosen = replace(chosen, output=str(default_output(datasets[0])))
+        chosen = replace(chosen, output=str(default_output(datasets[0], "evaluation")))
     with working(talk, unit="") as tick:
         found = run(datasets, chosen, tick)
     talk.show(view(found), [{"event": "result", "output": found.output, **found.as_json()}])

@@ -18,11 +18,21 @@ if TYPE_CHECKING:
 def index(
     datasets: Annotated[
         tuple[str, ...],
-        Parameter(name="DATASET", negative=(), help="A folder of embeddings, a glob, or files that are one dataset."),
+        Parameter(
+            name="DATASET",
+            negative=(),
+            help="A folder of embeddings, a glob, files that are one dataset; addresses.",
+        ),
     ],
     /,
     *,
-    output: Annotated[Path | None, Parameter(help="Folder of the index. Default: DATASET/index.")] = None,
+    output: Annotated[
+        Path | None,
+        Parameter(
+            help="Folder of the index. Default: DATASET/index; NAME-index in the current folder where DATASET is no "
+            "folder of this machine."
+        ),
+    ] = None,
     kind: Annotated[
         Literal["exact", "ivf"] | None,
         Parameter(help="Keep the vectors, or codes of them in lists around centroids. Default: exact up to 1 GiB."),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -21,8 +20,8 @@ NUMBERS = ("nodata", "bytes", "packed to")
 
 def inspect(
     files: Annotated[
-        tuple[Path, ...],
-        Parameter(name="FILE", negative=(), help="Shards or a folder of them, embeddings, or an output folder."),
+        tuple[str, ...],
+        Parameter(name="FILE", negative=(), help="Shards, a folder of them, embeddings, an output folder; addresses."),
     ],
     /,
     *,
@@ -30,9 +29,10 @@ def inspect(
 ) -> int:
     """Say what is in shards (encodings, nodata, models that fit) or in embeddings (origin, health)."""
     from mtembed.check import shard
+    from mtembed.storage.address import place_of
 
     for number, path in enumerate(files):
-        facts = shard.inspect(path)
+        facts = shard.inspect(place_of(path))
         if number and not talk.json:
             talk.show("", [])
         talk.show(view(facts), [facts])

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def merge(
-    dataset: Annotated[str, Parameter(name="DATASET", help="A folder of embeddings, a glob, or a file.")],
+    dataset: Annotated[str, Parameter(name="DATASET", help="A folder of embeddings, a glob, a file, or an address.")],
     output: Annotated[Path, Parameter(name="OUT", help="Folder of the result.")],
     /,
     *,

@@ -25,4 +25,5 @@ def shown_default(value: object) -> str | None:
 
 
 Dir = Annotated[Path, Parameter(help="The output folder of a run.")]
+Run = Annotated[str, Parameter(name="DIRECTORY", help="The output folder of a run, or its address.")]
 Fresh = Annotated[bool, Parameter(help="Start over instead of resuming.")]

@@ -23,12 +23,20 @@ FACTS = (
 def pca(
     datasets: Annotated[
         tuple[str, ...],
-        Parameter(name="DATASET", negative=(), help="Folders of embeddings; a glob or files are one dataset."),
+        Parameter(
+            name="DATASET",
+            negative=(),
+            help="Folders of embeddings, or addresses; a glob or files are one dataset.",
+        ),
     ],
     /,
     *,
     output: Annotated[
-        Path | None, Parameter(help="Folder of the result (of several: one in it for each). Default: DATASET/pca.")
+        Path | None,
+        Parameter(
+            help="Folder of the result (of several: one in it for each). Default: DATASET/pca; NAME-pca in the current "
+            "folder where DATASET is no folder of this machine."
+        ),
     ] = None,
     components: Annotated[int | None, Parameter(help="How many components to keep. Default: 3.")] = None,
     fragments: Annotated[
@@ -54,6 +62,7 @@ def pca(
     Writes pca.json, components.parquet, map.tif and map.png, one colour for each cell of the grid; of maps of vectors
     (--dense) a GeoTIFF for each. The same command started again goes on where it was stopped.
     """
+    from mtembed.dataset.finding import title_of
     from mtembed.maps.pca import pca as find
     from mtembed.maps.pca import side_by_side
 
@@ -64,8 +73,7 @@ def pca(
                 dataset, folder, components=components, fragments=fragments, basis=basis, scale=scale, clip=clip,
                 fresh=fresh, tick=tick,
             )  # fmt: skip
-        name = Path(dataset if isinstance(dataset, str) else dataset[0]).absolute().name
-        found.append((name, result))
+        found.append((title_of(dataset if isinstance(dataset, str) else dataset[0]), result))
     if picture is not None:
         side_by_side(found, picture)
     facts = [_facts(result) for _, result in found]
@@ -78,12 +86,14 @@ def pca(
 
 def _each(datasets: Sequence[str], output: Path | None) -> list[tuple[str | list[str], Path | None]]:
     """The datasets that are meant, with the folder for each: folders are one each, files together are one."""
-    folders = [name for name in datasets if Path(name).is_dir()]
+    from mtembed.dataset.finding import is_folder, title_of
+
+    folders = [name for name in datasets if is_folder(name)]
     files = [name for name in datasets if name not in folders]
     meant: list[str | list[str]] = [*folders, *([files if len(files) > 1 else files[0]] if files else [])]
     if len(meant) == 1 or output is None:
         return [(name, output) for name in meant]
-    names = [Path(name if isinstance(name, str) else name[0]).absolute().name for name in meant]
+    names = [title_of(name if isinstance(name, str) else name[0]) for name in meant]
     unique = [name if names.count(name) == 1 else f"{name}-{i + 1}" for i, name in enumerate(names)]
     return [(name, output / last) for name, last in zip(meant, unique, strict=True)]
 

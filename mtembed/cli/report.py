@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from mtembed.cli.options import SPEECH, Dir, Talk
+from mtembed.cli.options import SPEECH, Run, Talk
 from mtembed.text import counted, duration, milliseconds, significant
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ MOST_NAMED = 10  # failed cells that are named
 
 
 def report(
-    directory: Dir,
+    directory: Run,
     *,
     html: Annotated[Path | None, Parameter(help="Also write a page with pictures to this file.")] = None,
     price_per_hour: Annotated[
@@ -30,13 +30,15 @@ def report(
     talk: Talk = SPEECH,
 ) -> int:
     """Say what a run cost, where its time went and what limited it; also of an unfinished run."""
+    from mtembed.dataset.at_hand import at_hand
     from mtembed.report.busy import Work
     from mtembed.report.summary import summarise
     from mtembed.report.timings import load
 
-    timings = load(directory)
-    work = Work(timings)
-    result = summarise(timings, work, price_per_hour)
+    with at_hand(directory, parts=False) as folder:
+        timings = load(folder)
+        work = Work(timings)
+        result = summarise(timings, work, price_per_hour)
     if html is not None:
         from mtembed.report.page import page
 

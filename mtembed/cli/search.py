@@ -101,7 +101,7 @@ class Choice:
 def search(
     datasets: Annotated[
         tuple[str, ...],
-        Parameter(name="DATASET", negative=(), help="Embeddings (folder, glob, files), or the folder of an index."),
+        Parameter(name="DATASET", negative=(), help="Embeddings (folder, glob, files, address), or an index's folder."),
     ],
     /,
     *,

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from mtembed.cli.console import INTERRUPTED, Speech
-from mtembed.cli.options import SPEECH, Dir, Talk
+from mtembed.cli.options import SPEECH, Run, Talk
 from mtembed.errors import UsageError
+from mtembed.storage.address import is_address
 
 if TYPE_CHECKING:
     from mtembed.check.findings import Verdict
 
 
 def verify(
-    directory: Dir,
+    directory: Run,
     /,
     *,
     shards: Annotated[
@@ -33,13 +34,15 @@ def verify(
     """Read a finished dataset back and check every file and every row."""
     if repair and not shards:
         raise UsageError("--repair makes parts from the input: name it with --shards")
+    if repair and is_address(directory):
+        raise UsageError("--repair writes into the folder of a dataset: give one on this machine, not an address")
     verdict = _checked(directory, shards, talk)
     if repair and verdict.bad_parts:
         from mtembed.cli.run import execute
         from mtembed.run.repair import repairs
 
         for planned, stems in repairs(
-            directory, verdict.bad_parts, shards, weights=weights, cells=cells, metadata=metadata
+            Path(directory), verdict.bad_parts, shards, weights=weights, cells=cells, metadata=metadata
         ):
             code = execute(planned, talk, stems)
             if code == INTERRUPTED:
@@ -48,11 +51,12 @@ def verify(
     return 0 if verdict.ok else 1
 
 
-def _checked(directory: Path, shards: tuple[str, ...], talk: Speech) -> Verdict:
+def _checked(directory: str, shards: tuple[str, ...], talk: Speech) -> Verdict:
     """The verdict, which is shown."""
     from mtembed.check import verify as checks
+    from mtembed.dataset.at_hand import at_hand
 
-    with talk.counting("checking rows") as tick:
-        verdict = checks.verify(directory, shards, tick)
+    with at_hand(directory) as folder, talk.counting("checking rows") as tick:
+        verdict = checks.verify(folder, shards, tick)
     talk.show("\n".join([*verdict.lines(), checks.sentence(verdict)]), [verdict.as_json()])
     return verdict

@@ -17,7 +17,8 @@ from mtembed.conversion.losses import losses
 from mtembed.conversion.target import Reduction, Target, fitted
 from mtembed.dataset.array import HEADER, METADATA, VALUES
 from mtembed.dataset.atomic import as_text, read_json, write_atomically
-from mtembed.dataset.files import RECORDS, VECTORS, Name, other_keys
+from mtembed.dataset.files import RECORDS, VECTORS, other_keys, schema_of
+from mtembed.dataset.finding import Name
 from mtembed.dataset.form import KEY, SCALES, DoesNotFitError, Form
 from mtembed.dataset.reader import EmbeddingDataset, open_dataset
 from mtembed.dataset.result import ResultFolder
@@ -183,7 +184,7 @@ def _with_vectors(
     """The columns of a batch with the stored vectors where the vectors were, and the footer's other keys."""
     kind = PLAIN.get(form.name, pa.from_numpy_dtype(form.dtype))
     column = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).reshape(-1), kind), form.width)
-    schema = pq.read_schema(opened.files[number].path)
+    schema = schema_of(opened.files[number].path)
     place = schema.get_field_index(VECTORS)
     columns = dict(zip(beside.schema.names, beside.columns, strict=True))
     names = list(columns)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from mtembed import __version__
 from mtembed.conversion.convert import made_with
-from mtembed.dataset.files import RECORDS, Name
+from mtembed.dataset.files import RECORDS
+from mtembed.dataset.finding import Name
 from mtembed.dataset.maps import DenseMap, map_names, maps
 from mtembed.dataset.reader import open_dataset
 from mtembed.dataset.result import ResultFolder

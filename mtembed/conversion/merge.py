@@ -15,7 +15,8 @@ from mtembed import __version__
 from mtembed.conversion import runs as order_of
 from mtembed.conversion.convert import made_with
 from mtembed.conversion.runs import Run, repeated, runs_of
-from mtembed.dataset.files import RECORDS, VECTORS, Name, other_keys
+from mtembed.dataset.files import RECORDS, VECTORS, other_keys, schema_of
+from mtembed.dataset.finding import Name
 from mtembed.dataset.form import KEY
 from mtembed.dataset.reader import EmbeddingDataset, open_dataset
 from mtembed.dataset.result import ResultFolder
@@ -214,7 +215,7 @@ def _row_groups(runs: list[Run], most: int) -> Iterator[list[Run]]:
 def _unpacked(opened: EmbeddingDataset, group: Sequence[int], work: Path) -> tuple[Path, pa.Schema]:
     """All rows of some files, uncompressed, in a file of Arrow's; and the columns they have."""
     path = work / "unpacked.arrow"
-    first = pq.read_schema(opened.files[group[0]].path)
+    first = schema_of(opened.files[group[0]].path)
     names = [name for name in first.names if name in (VECTORS, *opened.columns)]
     kept = {key: value for key, value in other_keys(opened.files[group[0]].path).items() if key == KEY}
     schema = pa.schema([first.field(name).remove_metadata() for name in names], kept or None)

@@ -1,25 +1,29 @@
-"""The files of a dataset of embeddings: which a name stands for, what their footers say, and who made them."""
+"""The files of a dataset of embeddings: what their footers say, and who made them."""
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mtembed.archive.shards import fingerprint
 from mtembed.dataset import columns as forms
-from mtembed.dataset.array import HEADER, METADATA, RawArray
+from mtembed.dataset.array import HEADER, RawArray
 from mtembed.dataset.atomic import read_json
+from mtembed.dataset.finding import PARTS
 from mtembed.dataset.form import Form
-from mtembed.errors import OutputError, UsageError
+from mtembed.errors import OutputError, StorageError, UsageError
 from mtembed.parquet import UNREADABLE, first_line
+from mtembed.storage.address import Address, Place
+from mtembed.storage.copies import local
+from mtembed.storage.remote import RemoteParquet, tail
 from mtembed.types import Fingerprint
 
-Name = str | Path
 VECTORS = "embedding"
 RECORDS = ("convert.json", "merge.json")  # of datasets that were made from another one
 BUFFER_BYTES = 4 << 20  # read at a time from a column chunk
@@ -32,7 +36,7 @@ class EmbeddingFile:
     ``form`` is how vectors are stored that are not lists of floats; of an ``array``, ``path`` is its metadata.
     """
 
-    path: Path
+    path: Place
     name: str
     row_groups: tuple[int, ...]
     dtype: str
@@ -54,36 +58,15 @@ class EmbeddingFile:
         }
 
 
-def find_files(name: Name) -> list[Path]:
-    """Paths of the files that a name stands for, sorted.  Raises UsageError where there are none."""
-    if "://" in str(name) or str(name).startswith("hf:"):
-        raise UsageError(f"{name} is a URL, and embeddings are read from local files: download it and name the folder")
-    path = Path(name)
-    if path.is_dir() and (path / HEADER).is_file():
-        found = [path / HEADER]
-    elif path.is_dir():
-        folder = path / "embeddings" if (path / "embeddings").is_dir() else path
-        found = [p for p in folder.glob("*.parquet") if p.name != "metadata.parquet" and not p.name.startswith(".")]
-        if not found:
-            inside = sorted(p.parent.name for p in path.glob("*/embeddings"))
-            advice = f"name one of {', '.join(inside[:5])} in it" if inside else "name a folder of embedding files"
-            raise UsageError(f"{name} is a folder without embeddings: {advice}")
-    elif path.exists():
-        of_array = path.name == METADATA and path.with_name(HEADER).is_file()
-        found = [path.with_name(HEADER) if of_array else path]
-    else:
-        found = [p for p in map(Path, glob.glob(str(name), recursive=True)) if p.is_file()]  # noqa: PTH207
-        if not found:
-            raise UsageError(f"no file of embeddings matches {name}: name a dataset's folder, files or a glob")
-    return sorted(found)
-
-
-def damaged(path: Path, error: BaseException) -> str:
+def damaged(path: Place, error: BaseException) -> str:
     """The sentence for a file of embeddings that cannot be read."""
     return f"{path} cannot be read ({first_line(error).rstrip('.')}): copy it again, or make it again"
 
 
-def open_file(path: Path) -> pq.ParquetFile:
+def open_file(path: Place) -> pq.ParquetFile:
+    """A file of embeddings; the checksums of its pages are compared.  Raises StorageError and pyarrow's errors."""
+    if isinstance(path, Address):
+        return RemoteParquet(path, checksums=True)
     return pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES, page_checksum_verification=True)
 
 
@@ -91,7 +74,7 @@ def open_file(path: Path) -> pq.ParquetFile:
 class Footer:
     """What a footer says; ``dim`` is None for lists of unknown length (a file without rows)."""
 
-    path: Path
+    path: Place
     row_groups: tuple[int, ...]
     columns: tuple[str, ...]
     dtype: str
@@ -102,9 +85,9 @@ class Footer:
     maps: bool = False
 
     @classmethod
-    def of(cls, path: Path) -> Footer:
-        """Raises UsageError where there are no vectors, OutputError where the file cannot be read."""
-        if path.name == HEADER:
+    def of(cls, path: Place) -> Footer:
+        """Raises UsageError where there are no vectors, OutputError or StorageError where the file cannot be read."""
+        if isinstance(path, Path) and path.name == HEADER:
             return cls._of_array(RawArray.open(path))
         try:
             with open_file(path) as file:
@@ -119,10 +102,12 @@ class Footer:
                     columns=tuple(name for name in arrow.names if name != VECTORS),
                     dtype=dtype,
                     dim=dim,
-                    mark=fingerprint(path, footer.num_rows),
+                    mark=fingerprint(path, footer.num_rows, file),
                     form=form,
                     maps=forms.SHAPE_KEY.encode() in (arrow.field(VECTORS).metadata or {}),
                 )
+        except FileNotFoundError:
+            raise UsageError(f"{path} does not exist: name files of embeddings") from None
         except UNREADABLE as error:
             raise OutputError(damaged(path, error)) from error
 
@@ -147,12 +132,19 @@ class Footer:
             raise OutputError(damaged(path, error)) from error
 
 
-def other_keys(path: Path) -> dict[bytes, bytes]:
+def schema_of(path: Place) -> pa.Schema:
+    """Raises StorageError and pyarrow's errors."""
+    with open_file(path) as file:
+        return file.schema_arrow
+
+
+def other_keys(path: Place) -> dict[bytes, bytes]:
     """Keys of a file's footer, ``geo`` among them, without what Arrow keeps there for itself."""
-    return {key: value for key, value in (pq.read_metadata(path).metadata or {}).items() if key != b"ARROW:schema"}
+    with open_file(path) as file:
+        return {key: value for key, value in (file.metadata.metadata or {}).items() if key != b"ARROW:schema"}
 
 
-def _vectors_of(path: Path, file: pq.ParquetFile) -> tuple[str, int | None]:
+def _vectors_of(path: Place, file: pq.ParquetFile) -> tuple[str, int | None]:
     """The type and length of a file's vectors.  Raises UsageError where they are none."""
     kind = file.schema_arrow.field(VECTORS).type
     found = forms.vector_type(kind)
@@ -188,20 +180,19 @@ def require_same(opened: Sequence[Footer], attribute: str, sentence: str) -> Non
 class Maker:
     """What a manifest says of the model; ``weights`` tells two sets of weights of one model apart."""
 
-    root: Path
+    root: Place
     model: str
     weights: str
     manifest: Mapping[str, Any]
 
     @classmethod
-    def of(cls, path: Path) -> Maker | None:
-        root = path.parent.parent if path.parent.name == "embeddings" else path.parent
-        records = (root / name for name in (HEADER, *RECORDS))
-        found = min(root.glob("manifest*.json"), default=None) or next(filter(Path.is_file, records), None)
+    def at(cls, root: Place) -> Maker | None:
+        """Who made the files of a folder, as far as files in it say.  Raises OutputError."""
+        found = _record_in(root)
         if found is None:
             return None
         try:
-            content = read_json(found)
+            content = read_json(local(found))
         except OutputError as error:
             raise OutputError(f"{found} is no JSON object: restore it, or move it away") from error
         if found.name in (HEADER, *RECORDS):  # made from a dataset, whose maker it names
@@ -213,7 +204,26 @@ class Maker:
         return cls(root, settings["model"], str(mark or settings.get("weights")), content)
 
 
-def common_maker(makers: Mapping[Path, Maker | None]) -> tuple[str | None, Path | None, Mapping[str, Any] | None]:
+def root_of(path: Place) -> Place:
+    """The folder whose files say who made a file of embeddings."""
+    if isinstance(path, Address):
+        return path.above(2 if path.above(1).name == PARTS else 1)
+    return path.parent.parent if path.parent.name == PARTS else path.parent
+
+
+def _record_in(root: Place) -> Place | None:
+    """The file that says who made a dataset; behind addresses, where it may be read."""
+    if isinstance(root, Path):
+        records = (root / name for name in (HEADER, *RECORDS))
+        return min(root.glob("manifest*.json"), default=None) or next(filter(Path.is_file, records), None)
+    for name in ("manifest.json", *RECORDS):
+        with suppress(FileNotFoundError, StorageError):
+            tail(root.above(0, name), 8)
+            return root.above(0, name)
+    return None
+
+
+def common_maker(makers: Mapping[Place, Maker | None]) -> tuple[str | None, Place | None, Mapping[str, Any] | None]:
     """Model, root and manifest that all files have in common.  Raises UsageError for two models."""
     known = [(path, maker) for path, maker in makers.items() if maker is not None]
     for path, maker in known[1:]:
@@ -229,10 +239,3 @@ def common_maker(makers: Mapping[Path, Maker | None]) -> tuple[str | None, Path 
     maker = known[0][1]
     alone = len({other.root for _, other in known}) == 1
     return maker.model, maker.root if alone else None, maker.manifest if alone else None
-
-
-def shared_folder(paths: Sequence[Path]) -> Path:
-    shared = paths[0].parent
-    while not all(path.is_relative_to(shared) for path in paths):
-        shared = shared.parent
-    return shared

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mtembed.dataset.columns import SHAPE_KEY
-from mtembed.dataset.files import VECTORS
+from mtembed.dataset.files import VECTORS, open_file
 from mtembed.dataset.reader import EmbeddingDataset
 from mtembed.dataset.rows import TRANSFORM
 from mtembed.types import FloatArray
@@ -36,7 +35,8 @@ def map_names(opened: EmbeddingDataset) -> list[str]:
     """PART-ROW-CELL of every map, rows counted from 0."""
     names = []
     for file in opened.files:
-        cells = pq.read_table(file.path, columns=["grid_cell"])["grid_cell"].to_pylist()
+        with open_file(file.path) as parquet:
+            cells = parquet.read(columns=["grid_cell"])["grid_cell"].to_pylist()
         stem = re.sub(r"[^\w.-]", "_", file.name.removesuffix(".parquet"))
         names += [f"{stem}-{row:06}-{re.sub(r'[^A-Za-z0-9_-]', '_', cell)[:40]}" for row, cell in enumerate(cells)]
     return names
@@ -46,7 +46,7 @@ def maps(opened: EmbeddingDataset) -> Iterator[DenseMap]:
     """Every map of a dataset that was opened as one of maps, one row group in memory at a time."""
     names = iter(map_names(opened))
     for file in opened.files:
-        with pq.ParquetFile(file.path) as parquet:
+        with open_file(file.path) as parquet:
             shape = shape_of(parquet.schema_arrow)
             for group in range(parquet.num_row_groups):
                 table = parquet.read_row_group(group, columns=[*TAGS, "utm_crs", TRANSFORM, VECTORS])

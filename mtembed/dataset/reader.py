@@ -1,6 +1,6 @@
 """One way to read a dataset of embeddings, ours or a published one, row group by row group.
 
-    dataset = open_dataset("embeddings-dinov2")            # a run's folder, a folder or glob of files, one file
+    dataset = open_dataset("embeddings-dinov2")            # a folder, a glob, files, an address of these
     for batch in dataset.batches(columns=("grid_cell", "geometry")):
         batch.vectors                                      # float32 [n, D]
         batch.table["grid_cell"]
@@ -28,16 +28,17 @@ from mtembed.dataset.files import (
     EmbeddingFile,
     Footer,
     Maker,
-    Name,
     common_maker,
     damaged,
-    find_files,
     open_file,
     require_same,
-    shared_folder,
+    root_of,
+    schema_of,
 )
+from mtembed.dataset.finding import Name, find_files, names_below, shared_folder, title_of
 from mtembed.errors import OutputError, UsageError
 from mtembed.parquet import UNREADABLE
+from mtembed.storage.address import Place
 from mtembed.types import FloatArray
 
 BATCH_ROWS = 65_536
@@ -86,7 +87,7 @@ class EmbeddingDataset:
     dtype: str
     columns: tuple[str, ...]
     model: str | None
-    root: Path | None
+    root: Place | None
     manifest: Mapping[str, Any] | None
     maps: bool = False
 
@@ -168,7 +169,7 @@ class EmbeddingDataset:
 
     def _nothing(self, file: int, columns: Sequence[str], vectors: bool) -> pa.RecordBatch:
         names = [*columns, *self._stored_columns(file, vectors)]
-        schema, array = pq.read_schema(self.files[file].path), self.files[file].array
+        schema, array = schema_of(self.files[file].path), self.files[file].array
         if array is not None:
             schema = schema.append(pa.field(VECTORS, array.column(0, 0).type))
         return pa.RecordBatch.from_pylist([], pa.schema([schema.field(name) for name in names]))
@@ -216,7 +217,7 @@ class EmbeddingDataset:
             yield read.select(list(columns))
 
     def _all_columns(self, number: int) -> list[str]:
-        return list(pq.read_schema(self.files[number].path).names)
+        return list(schema_of(self.files[number].path).names)
 
     def _extra(self, number: int) -> tuple[str, ...]:
         """Columns that belong to the stored vectors of a file."""
@@ -244,33 +245,33 @@ def open_dataset(name: Name | Sequence[Name], maps: bool | None = False) -> Embe
 
     Several names are one dataset.  Raises UsageError where nothing matches, a file has no embeddings, there are no
     rows, or dimensions or models differ, and for maps instead of vectors, where these are not asked for (``maps``;
-    None: either will do, but not both); OutputError for a file that cannot be read.
+    None: either will do, but not both); OutputError and StorageError for a file that cannot be read.
     """
     names = [name] if isinstance(name, str | Path) else list(name)
-    paths = list(dict.fromkeys(path.absolute() for one in names for path in find_files(one)))
+    found = (path for one in names for path in find_files(one))
+    paths = list(dict.fromkeys(path.absolute() if isinstance(path, Path) else path for path in found))
+    shared, title = shared_folder(paths), title_of(names)
     opened = [Footer.of(path) for path in paths]
-    title = Path(names[0]).absolute().name if len(names) == 1 else f"{Path(names[0]).absolute().name} and others"
     filled = [one for one in opened if one.dim is not None and one.mark.rows]
     if not filled:
         raise UsageError(f"{title} has no rows: name a dataset with embeddings in it")
     require_same(filled, "dim", "{} has vectors of {} values and {} of {}")
     _require_kind(filled, filled[0].maps if maps is None else maps)
-    makers = {path: Maker.of(path) for path in paths}
-    model, root, manifest = common_maker(makers)
-    shared = shared_folder(paths)
+    makers = {root: Maker.at(root) for root in {root_of(path) for path in paths}}
+    model, root, manifest = common_maker({path: makers[root_of(path)] for path in paths})
     return EmbeddingDataset(
         name=title,
         files=tuple(
             EmbeddingFile(
                 path=one.path,
-                name=one.path.relative_to(shared).as_posix(),
+                name=name,
                 row_groups=one.row_groups,
                 dtype=one.dtype,
                 mark=one.mark,
                 form=one.form,
                 array=one.array,
             )
-            for one in opened
+            for one, name in zip(opened, names_below(shared, paths), strict=True)
         ),
         dim=int(filled[0].dim or 0),
         maps=filled[0].maps,

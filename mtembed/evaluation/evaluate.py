@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mtembed.dataset.atomic import write_atomically
-from mtembed.dataset.files import Name
+from mtembed.dataset.finding import Name
 from mtembed.dataset.reader import EmbeddingDataset, open_dataset
 from mtembed.dataset.result import ResultFolder
 from mtembed.evaluation import agreement, health, labels, page, probe_file, probes, trained, words
@@ -33,12 +33,6 @@ def evaluate(dataset: Name | Sequence[Name], **options: Any) -> Evaluation:
     """
     names = [dataset] if isinstance(dataset, (str, Path)) else list(dataset)
     return run(names, EvaluateOptions.of(**options), lambda stage, done, total: None)
-
-
-def default_output(name: str) -> Path:
-    """``DATASET/evaluation`` for a folder, ``NAME-evaluation`` here for anything else."""
-    path = Path(name)
-    return path / "evaluation" if path.is_dir() else Path(f"{path.stem.strip('*') or 'dataset'}-evaluation")
 
 
 def run(names: Sequence[Name], options: EvaluateOptions, tick: Tick) -> Evaluation:

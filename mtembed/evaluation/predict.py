@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mtembed.dataset.files import Name
+from mtembed.dataset.finding import Name
 from mtembed.dataset.reader import EmbeddingBatch, EmbeddingDataset, open_dataset
 from mtembed.dataset.result import ResultFolder
 from mtembed.errors import OutputError, UsageError

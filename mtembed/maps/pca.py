@@ -15,7 +15,7 @@ from time import monotonic
 
 from mtembed import __version__
 from mtembed.dataset.atomic import read_json
-from mtembed.dataset.files import Name
+from mtembed.dataset.finding import Name, default_output
 from mtembed.dataset.folder import output_problem
 from mtembed.dataset.reader import EmbeddingDataset, open_dataset
 from mtembed.dataset.result import ResultFolder
@@ -59,7 +59,7 @@ def pca(
         A folder of embeddings, a glob, a file, or several of these that are one dataset.  Of maps of vectors
         (``--dense``) all vectors are used, and each map becomes a GeoTIFF of its own.
     output
-        Folder of the result. Default: ``DATASET/pca`` for a folder.
+        Folder of the result. Default: ``DATASET/pca`` for a folder here, ``NAME-pca`` for anything else.
     components
         How many; default 3.
     fragments
@@ -80,20 +80,13 @@ def pca(
     """
     wanted = records.settings(components, fragments, scale, clip, basis)
     opened = open_dataset(dataset, maps=None)
+    folder = default_output(dataset, "pca") if output is None else Path(output)
     if opened.maps:
         given = None if basis is None else bases.read_basis(Path(basis))
-        return DensePca(opened, _output(dataset, output), wanted, given, tick).run(fresh)
+        return DensePca(opened, folder, wanted, given, tick).run(fresh)
     opened.require(["grid_cell", "geometry"], "a map of cells")
     given = None if basis is None else records.basis_for(Path(basis), opened)
-    return _Work(opened, _output(dataset, output), wanted, given, tick).run(fresh)
-
-
-def _output(dataset: Name | Sequence[Name], output: Name | None) -> Path:
-    if output is not None:
-        return Path(output)
-    if isinstance(dataset, str | Path) and Path(dataset).is_dir():
-        return Path(dataset) / "pca"
-    raise UsageError("--output is needed where DATASET is not a folder: name a folder for the result")
+    return _Work(opened, folder, wanted, given, tick).run(fresh)
 
 
 class _Work:

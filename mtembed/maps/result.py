@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from mtembed.dataset.files import Name
+from mtembed.dataset.finding import Name
 from mtembed.dataset.reader import EmbeddingDataset
 from mtembed.errors import UsageError
 from mtembed.maps.basis import Basis, Colouring, Scale, read_basis

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import shapely
 
 from mtembed.archive.selection import read_cell_list
-from mtembed.dataset.files import Name
+from mtembed.dataset.finding import Name
 from mtembed.dataset.places import centres
 from mtembed.errors import UsageError
 from mtembed.parquet import first_line

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mtembed import __version__
-from mtembed.dataset.files import Name, shared_folder
+from mtembed.dataset.finding import Name, default_output, shared_folder
 from mtembed.dataset.reader import EmbeddingDataset, open_dataset
 from mtembed.dataset.result import ResultFolder
 from mtembed.errors import UsageError
@@ -27,6 +27,7 @@ from mtembed.similarity.recall import NEIGHBOURS, Nearest, Queries
 from mtembed.similarity.result import IndexResult, Kind
 from mtembed.similarity.rows import GROUP_ROWS, KNOWN, SCHEMA, DatasetRows
 from mtembed.similarity.scoring import Integers, unit
+from mtembed.storage.address import Address, Place
 from mtembed.types import FloatArray, Tick
 
 FOLDER = "index"
@@ -56,7 +57,7 @@ def index(
     dataset
         A folder of embeddings, a glob, a file, or several of these that are one dataset.
     output
-        Folder of the index. Default: ``DATASET/index`` for a folder.
+        Folder of the index. Default: ``DATASET/index`` for a folder here, ``NAME-index`` for anything else.
     kind
         ``exact`` keeps the vectors, ``ivf`` keeps codes of them and measures its recall. Default: by size.
     fresh
@@ -71,15 +72,8 @@ def index(
         raise UsageError(f"--kind {kind} is not known: choose exact or ivf")
     opened = open_dataset(dataset)
     chosen: Kind = kind or ("exact" if 4 * opened.rows * opened.dim <= EXACT_BYTES else "ivf")
-    return _Work(opened, _output(dataset, output), chosen, tick).run(fresh)
-
-
-def _output(dataset: Name | Sequence[Name], output: Name | None) -> Path:
-    if output is not None:
-        return Path(output)
-    if isinstance(dataset, str | Path) and Path(dataset).is_dir():
-        return Path(dataset) / FOLDER
-    raise UsageError("--output is needed where DATASET is not a folder: name a folder for the index")
+    folder = default_output(dataset, FOLDER) if output is None else Path(output)
+    return _Work(opened, folder, chosen, tick).run(fresh)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +153,11 @@ class _Work:
             "k_factor": factor,
             "bytes": (self.folder.work / VECTORS).stat().st_size,
             "columns": list(self.rows.columns),
-            "dataset": os.path.relpath(shared, self.folder.root.absolute()),
+            "dataset": self._relative(shared),
         }
+
+    def _relative(self, shared: Place) -> str:
+        return str(shared) if isinstance(shared, Address) else os.path.relpath(shared, self.folder.root.absolute())
 
     # -- training ------------------------------------------------------------------------------------------------------
 

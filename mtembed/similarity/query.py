@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import shapely
 
-from mtembed.dataset.files import Name
+from mtembed.dataset.finding import Name
 from mtembed.dataset.places import centres
 from mtembed.errors import UsageError
 from mtembed.parquet import first_line

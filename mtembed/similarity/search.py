@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from mtembed.dataset.files import Name
+from mtembed.dataset.finding import Name
 from mtembed.errors import UsageError
 from mtembed.similarity import example
 from mtembed.similarity import query as queries

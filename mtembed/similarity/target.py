@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from mtembed.dataset.atomic import read_json
-from mtembed.dataset.files import Name
+from mtembed.dataset.finding import Name, default_output
 from mtembed.dataset.reader import open_dataset
 from mtembed.errors import MtembedError, OutputError
 from mtembed.similarity.index import FOLDER, RECORD, TABLE, VECTORS
 from mtembed.similarity.index_file import K_FACTOR, OpenIndex, open_index
 from mtembed.similarity.rows import DatasetRows, IndexRows, Rows
 from mtembed.similarity.scoring import Integers
+from mtembed.storage.address import Address, is_address
 from mtembed.types import FloatArray
 
 AGAIN = "make it again with mtembed index and --fresh"
@@ -67,12 +68,12 @@ def open_target(name: Name | Sequence[Name], exact: bool) -> Target:
     Raises UsageError where nothing is found, OutputError for an index that is damaged, or is not of its dataset as it
     is now.
     """
-    single = Path(name) if isinstance(name, str | Path) else None
+    single = Path(name) if isinstance(name, str | Path) and not is_address(str(name)) else None
     if single is not None and (single / RECORD).is_file():
         return _of_index(single, exact)
     dataset = DatasetRows(open_dataset(name))
-    folder = None if single is None or exact else single / FOLDER
-    if folder is None or not (folder / RECORD).is_file():
+    folder = default_output(name, FOLDER)
+    if exact or not (folder / RECORD).is_file():
         return _scanned(dataset, ())
     try:
         record = _record(folder)
@@ -109,15 +110,26 @@ def _of_index(folder: Path, exact: bool) -> Target:
 
 def _dataset(folder: Path, record: dict[str, Any]) -> DatasetRows | None:
     """The dataset of an index, where it still is where it was."""
+    names = [str(source.get("file")) for source in record["sources"]]
+    if is_address(record["dataset"]):
+        return _dataset_behind(Address.of(record["dataset"]), names)
     shared = (folder / record["dataset"]).resolve()
-    files = [shared / str(source.get("file")) for source in record["sources"]]
+    files = [shared / name for name in names]
     if not files or not all(path.is_file() for path in files):
         return None
     if len(files) == 1:
         return DatasetRows(open_dataset(files[0]))
     dataset = DatasetRows(open_dataset(shared.parent if shared.name == "embeddings" else shared))
-    here = sorted(file.path.resolve() for file in dataset.dataset.files)
+    here = sorted(Path(str(file.path)).resolve() for file in dataset.dataset.files)
     return dataset if here == sorted(files) else DatasetRows(open_dataset(files))
+
+
+def _dataset_behind(shared: Address, names: Sequence[str]) -> DatasetRows | None:
+    """Where it can still be read without the secrets that an address had, which no index keeps."""
+    try:
+        return DatasetRows(open_dataset([shared.above(0, name).url for name in names]))
+    except (MtembedError, OSError):
+        return None
 
 
 def _same(record: dict[str, Any], dataset: DatasetRows) -> bool:

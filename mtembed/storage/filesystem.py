@@ -30,6 +30,8 @@ class Filesystem:
     def tail(self, address: Address, count: int) -> tuple[bytes, Head]:
         path = self._told(address, lambda: self._path(address))
         head = self._told(address, lambda: self._head(path))
+        if not head.size:
+            return b"", head
         content = self._told(address, lambda: self._files.cat_file(path, max(0, head.size - count), head.size))
         return bytes(content), head
 

@@ -20,16 +20,20 @@ def files_of(address: Address, suffix: str) -> list[Address]:
         return [address]
     if address.scheme in WEB:
         raise UsageError(f"{address} is no {suffix} file, and web servers list no folders: name each file")
-    folder = _fixed(address)
-    try:
-        every = persist(folder, lambda: store_of(folder).files(folder))
-    except Missing:
-        return []
+    every = below(_fixed(address))
     pattern = address.key if address.is_pattern else f"{address.key.rstrip('/')}/*".lstrip("/")
     return sorted(
         (one for one in every if one.name.endswith(suffix) and fnmatch.fnmatchcase(one.key, pattern)),
         key=lambda one: one.url,
     )
+
+
+def below(folder: Address) -> list[Address]:
+    """All files below a folder of a store that lists them; none where there is no folder.  Raises StorageError."""
+    try:
+        return persist(folder, lambda: store_of(folder).files(folder))
+    except Missing:
+        return []
 
 
 def _fixed(address: Address) -> Address:

@@ -20,6 +20,10 @@ ADVICE = {
 AZURE = "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY"
 
 
+class NothingThere(StorageError):
+    """A range of an empty file was asked for."""
+
+
 class Objects:
     """One bucket."""
 
@@ -38,7 +42,10 @@ class Objects:
         )
 
     def tail(self, address: Address, count: int) -> tuple[bytes, Head]:
-        return self._get(address, {"suffix": count})
+        try:
+            return self._get(address, {"suffix": count})
+        except NothingThere:
+            return b"", self._empty(address)
 
     def read(self, address: Address, start: int, stop: int) -> tuple[bytes, Head]:
         content, head = self._get(address, (start, stop))
@@ -56,6 +63,14 @@ class Objects:
             raise _explained(folder, error) from None
         return [folder.below(path) for path in listed]
 
+    def _empty(self, address: Address) -> Head:
+        import obstore
+
+        try:
+            return _head(obstore.head(self._store, address.key))
+        except Exception as error:
+            raise _explained(address, error) from None
+
     def _get(self, address: Address, wanted: Any) -> tuple[bytes, Head]:
         import obstore
 
@@ -65,7 +80,11 @@ class Objects:
             meta = answer.meta
         except Exception as error:
             raise _explained(address, error) from None
-        return content, Head(meta["size"], meta["e_tag"] or str(meta["last_modified"]))
+        return content, _head(meta)
+
+
+def _head(meta: Any) -> Head:
+    return Head(meta["size"], meta["e_tag"] or str(meta["last_modified"]))
 
 
 def _explained(address: Address, error: Exception) -> Exception:
@@ -80,6 +99,8 @@ def _explained(address: Address, error: Exception) -> Exception:
     if isinstance(error, refused) or status in (401, 403):
         advice = ADVICE.get(address.scheme.rstrip("a"), AZURE)
         return StorageError(f"{address} cannot be read (access is refused): {advice}")
+    if status == 416:
+        return NothingThere(f"{address} has fewer bytes than were asked for: check it")
     if 400 <= status < 500 and status not in (408, 429):
         return StorageError(f"{address} cannot be read (status {status}): check bucket, region and name")
     if isinstance(error, exceptions.NotSupportedError):

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 
 from mtembed.errors import StorageError
 from mtembed.storage import cache, spans
-from mtembed.storage.address import Address
+from mtembed.storage.address import Address, Place
 from mtembed.storage.patience import persist
 from mtembed.storage.readers import submit
 from mtembed.storage.spans import Span
@@ -26,6 +27,7 @@ from mtembed.storage.traffic import METER
 MAGIC = b"PAR1"
 MOST_FOOTER = 1 << 28  # bytes
 AHEAD_BYTES = 1 << 28  # that may be read, or be under way, before somebody asks for them
+BUFFER_BYTES = 4 << 20  # read at a time from a column chunk that is too large for that
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +145,18 @@ class _Source(io.RawIOBase):
 class RemoteParquet(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
     """A Parquet file behind an address.  Only the chunks of the columns that are read are fetched."""
 
-    def __init__(self, address: Address) -> None:
-        """Raises StorageError, FileNotFoundError."""
+    def __init__(self, address: Address, checksums: bool = False) -> None:
+        """``checksums``: those of pages are compared.  Raises StorageError, FileNotFoundError."""
         self.footer = footer_of(address)
         self._pieces = Pieces(address, self.footer.head)
         source = pa.PythonFile(_Source(self._pieces, self.footer.head.size), mode="r")
-        super().__init__(source, metadata=self.footer.metadata, pre_buffer=False)
+        super().__init__(
+            source,
+            metadata=self.footer.metadata,
+            pre_buffer=False,
+            buffer_size=BUFFER_BYTES,
+            page_checksum_verification=checksums,
+        )
 
     @property
     def head(self) -> Head:
@@ -157,7 +165,7 @@ class RemoteParquet(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no typ
     def read_ahead(self, row_group: int, columns: Collection[str]) -> None:
         """Begin to read columns of a row group, if that is not too much at once."""
         wanted = self._spans([row_group], columns)
-        if self._pieces.bytes + sum(stop - start for start, stop in wanted) <= AHEAD_BYTES:
+        if self._fits(wanted):
             self._pieces.ask(wanted)
 
     def read_row_group(self, i: int, columns: Any = None, **options: Any) -> pa.Table:
@@ -172,16 +180,41 @@ class RemoteParquet(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no typ
             self._pieces.drop(wanted)
 
     def iter_batches(self, batch_size: int = 65536, row_groups: Any = None, **options: Any) -> Iterator[Any]:
-        wanted = self._spans(range(self.num_row_groups) if row_groups is None else row_groups, options.get("columns"))
-        self._pieces.ask(wanted)
+        """The batches that a local file gives; row groups are fetched as they are needed, and one ahead."""
+        groups = list(range(self.num_row_groups) if row_groups is None else row_groups)
+        ends = list(accumulate(self.metadata.row_group(group).num_rows for group in groups))
+        wanted = [self._spans([group], options.get("columns")) for group in groups]
+        batches = super().iter_batches(batch_size, groups, **options)
+        asked = dropped = rows = 0
         try:
-            yield from super().iter_batches(batch_size, row_groups, **options)
+            while True:
+                while asked < len(groups) and (asked == 0 or ends[asked - 1] <= rows + batch_size):
+                    if self._fits(wanted[asked]):
+                        self._pieces.ask(wanted[asked])
+                    asked += 1
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                yield batch
+                rows += batch.num_rows
+                while dropped < asked and ends[dropped] <= rows:
+                    self._pieces.drop(wanted[dropped])
+                    dropped += 1
         finally:
-            self._pieces.drop(wanted)
+            for spans_of_group in wanted[dropped:asked]:
+                self._pieces.drop(spans_of_group)
 
     def read(self, columns: Any = None, **options: Any) -> pa.Table:
         return self.read_row_groups(list(range(self.num_row_groups)), columns, **options)
 
+    def _fits(self, wanted: Sequence[Span]) -> bool:
+        return self._pieces.bytes + sum(stop - start for start, stop in wanted) <= AHEAD_BYTES
+
     def _spans(self, row_groups: Any, columns: Any) -> list[Span]:
         names = None if columns is None else {name.partition(".")[0] for name in columns}
         return spans.of_columns(self.footer.metadata, row_groups, names)
+
+
+def open_parquet(place: Place) -> pq.ParquetFile:
+    """A Parquet file wherever it is.  Raises StorageError, FileNotFoundError and pyarrow's errors."""
+    return RemoteParquet(place) if isinstance(place, Address) else pq.ParquetFile(place, pre_buffer=False)

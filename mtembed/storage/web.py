@@ -40,12 +40,14 @@ class Web:
         headers = {"Range": wanted, "Accept-Encoding": "identity"}
         try:
             with self._session().get(address.url, headers=headers, stream=True, timeout=TIMEOUT_S) as answer:
+                if answer.status_code == 416 and answer.headers.get("Content-Range", "").endswith("*/0"):
+                    return b"", Head(0, _tag(answer))  # an empty file has no last bytes
                 _require_range(address, answer)
                 found = CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
                 if found is None:
                     raise TryAgain("an answer without its range")
                 content = answer.raw.read(decode_content=False)
-                tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
+                tag = _tag(answer)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise _explained(address, error) from None
         first, last, size = map(int, found.groups())
@@ -59,6 +61,10 @@ class Web:
         if not hasattr(self._sessions, "one"):
             self._sessions.one = requests.Session()
         return self._sessions.one
+
+
+def _tag(answer: Any) -> str:
+    return str(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "")
 
 
 def _require_range(address: Address, answer: Any) -> None:

@@ -258,9 +258,9 @@ def test_a_folder_of_datasets_names_them(tmp_path: Path) -> None:
         open_dataset(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["nowhere", "nowhere/*.parquet", "hf://datasets/a/b", "s3://a/b.parquet"])
+@pytest.mark.parametrize("name", ["nowhere", "nowhere/*.parquet"])
 def test_a_name_that_matches_nothing(name: str) -> None:
-    with pytest.raises(UsageError, match="URL" if "://" in name else "no file of embeddings matches"):
+    with pytest.raises(UsageError, match="no file of embeddings matches"):
         open_dataset(name)
 
 

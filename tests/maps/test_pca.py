@@ -218,11 +218,11 @@ def test_a_basis_of_another_model_is_refused(tmp_path: Path, made: PcaResult) ->
         pca(dataset(tmp_path / "b", other), basis=made.output / "pca.json")
 
 
-def test_a_file_needs_an_output(tmp_path: Path) -> None:
+def test_the_result_of_a_file_goes_to_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = next((dataset(tmp_path) / "embeddings").iterdir())
-    with pytest.raises(UsageError, match="--output is needed"):
-        pca(path)
-    assert pca(path, tmp_path / "result").cells > 10
+    monkeypatch.chdir(tmp_path)
+    found = pca(path)
+    assert found.cells > 10 and found.output == Path(f"{path.stem}-pca") and found.output.is_dir()
 
 
 def test_another_question_into_the_same_folder_is_refused(tmp_path: Path) -> None:

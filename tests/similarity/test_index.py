@@ -95,8 +95,6 @@ def test_the_same_command_twice_and_others(tmp_path: Path) -> None:
     assert not first.nothing_to_do and index(root).nothing_to_do
     with pytest.raises(SettingsError, match="--kind exact and not ivf"):
         index(root, kind="ivf")
-    with pytest.raises(UsageError, match="--output is needed"):
-        index(similar.parts(root))
     again = index(list(reversed(similar.parts(root))), tmp_path / "again")
     assert again.rows == first.rows
     for name in ("index.faiss", "rows.parquet"):

@@ -90,6 +90,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._serve(body=True)
 
+    def do_PUT(self) -> None:
+        self._serve(body=True)
+
     def log_message(self, format: str, *args: object) -> None:
         pass
 
@@ -106,8 +109,10 @@ class Handler(BaseHTTPRequestHandler):
             if not self.server.answer(self):
                 self.file(self.server.folder / path.lstrip("/"))
 
-    def _status(self, status: int, after: str = "") -> None:
+    def _status(self, status: int, after: str = "", size: int | None = None) -> None:
         self.send_response(status)
+        if size is not None:
+            self.send_header("Content-Range", f"bytes */{size}")
         if after:
             self.send_header("Retry-After", after)
         self.send_header("Content-Length", "0")
@@ -135,6 +140,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         found = path.stat()
         size = found.st_size
+        if wanted and not size:
+            self._status(416, size=0)
+            return
         first, last = 0, size - 1
         match = re.fullmatch(r"bytes=(\d*)-(\d*)", wanted)
         if match and fault != Fault("whole"):
@@ -224,15 +232,11 @@ def _entry(root: Path, path: Path) -> dict[str, object]:
     name = str(path.relative_to(root))
     if path.is_dir():
         return {"type": "directory", "path": name, "oid": "1" * 40, "size": 0}
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    size = path.stat().st_size
-    return {
-        "type": "file",
-        "path": name,
-        "oid": digest[:40],
-        "size": size,
-        "lfs": {"oid": digest, "size": size, "pointerSize": 1},
-    }
+    content = path.read_bytes()
+    blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    large = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 1}
+    known = {"type": "file", "path": name, "oid": blob, "size": len(content)}
+    return known | ({"lfs": large} if path.suffix == ".parquet" else {})
 
 
 @contextlib.contextmanager
