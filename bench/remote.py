@@ -1,6 +1,6 @@
 """A run over a web server's shards beside the same run over a disk's: bytes, requests, CPU time and memory per cell.
 
-    python -m bench.remote --cells 60
+    python -m bench.remote --cells 200
 
 The shards are copies of the packaged Sentinel-2 cell with noise added (see ``host_path.py``), of which only the model's
 bands are read; the server is on this machine, in this program.  Local and remote runs take turns; of each the median is
@@ -31,9 +31,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", type=int, default=60)
+    parser.add_argument("--cells", type=int, default=200)
     parser.add_argument("--model", default="ssl4eo-s2")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--cell-ms", type=float, default=20.0, help="time of a cell elsewhere")
     parser.add_argument("--output", type=Path, default=ROOT / "bench/results/remote.json")
     options = parser.parse_args(words)

@@ -79,6 +79,8 @@ def test_archive_cost(capsys: pytest.CaptureFixture[str]) -> None:
     tables = (archive_cost.bytes_table, archive_cost.fed_table, archive_cost.host_table)
     for table in tables:
         assert table() in page  # what stands in the documentation is what it computes
+    rates = [0.5, 2.0, 12.5, 100.0]
+    assert archive_cost.network_table(100.0, rates) in page
     assert "cells/s a GPU" in capsys.readouterr().out
 
 
