@@ -5,7 +5,7 @@
 What is compared (A B A B, medians over the rounds):
 
 * ``end_to_end``: the real command on a shard of copies of the packaged sample cell (uncompressed blobs), cells per
-  second between the first and the last finished cell, each device worker's first cell (warm-up) left out.
+  second of its device workers, each between its first cell (warm-up) and its last.
 * ``model_alone``: as many processes as the run had device workers, with the same network, engine, precision, threads
   and micro-batches, on tensors that are already there.
 * ``reference_style``: one process that reads, decodes with rasterio, upsamples, stacks, casts, fragments and runs the
@@ -82,7 +82,9 @@ def main(words: Sequence[str] | None = None) -> None:
         for model in options.models.split(","):
             cells = options.cells if model != "dinov2" else -(-options.cells // 2)
             shard = archive(Path(folder), model, cells)
-            for found in rates(shard, model, variants, options.rounds, Path(folder), seconds=options.seconds):
+            for found in rates(
+                shard, model, variants, options.rounds, Path(folder), options.reference, options.seconds
+            ):
                 results.append(summary(model, found))
                 print(line(results[-1]), flush=True)
     report = {"machine": machine(), "when": datetime.now(UTC).isoformat(timespec="seconds"), "cells": options.cells,
@@ -101,6 +103,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", help="JSON to write; default bench/results/end-to-end-cpu.json")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="how long the model alone is measured")
+    parser.add_argument("--no-reference", dest="reference", action="store_false", help="leave the plain loop out")
     return parser.parse_args(words)
 
 
@@ -164,12 +167,13 @@ def end_to_end(shard: Path, model: str, engine: str, precision: str, output: Pat
 
 
 def rate_of(output: Path) -> tuple[int, float]:
-    """Device workers of a run and its cells per second, each worker's first cell left out."""
+    """Device workers of a run and their cells per second together, of each from its first cell to its last: who has
+    none left at the end waits for the others, which says nothing of a run of many cells."""
     timings = pq.read_table(output / "timings" / "part_00001.parquet").to_pydict()
     ended = np.array(timings["started"]) + np.array(timings["total"]) / 1e3
     workers = np.array([name.split()[-1] for name in timings["worker"]])
-    warm = max(ended[workers == worker].min() for worker in set(workers))
-    return len(set(workers)), float((ended > warm).sum() / (ended.max() - warm))
+    each = [np.sort(ended[workers == worker]) for worker in set(workers)]
+    return len(each), float(sum((len(times) - 1) / max(times[-1] - times[0], 1e-9) for times in each))
 
 
 def model_alone(settings: dict[str, Any], processes: int, seconds: float) -> float:
@@ -205,11 +209,11 @@ def machine() -> dict[str, Any]:
 
 
 def line(result: Measurement) -> str:
+    plain = f", {result.to_reference_style:.1f} x the reference-style loop ({result.reference_style:.3f})"
     return (
         f"{result.model:10s} {result.engine:8s} {result.precision:5s} {result.processes} x {result.threads} threads: "
         f"end to end {result.end_to_end:.3f} cells/s = {result.to_model_alone:.2f} of the model alone "
-        f"({result.model_alone:.3f}), "
-        f"{result.to_reference_style:.1f} x the reference-style loop ({result.reference_style:.3f})"
+        f"({result.model_alone:.3f}){plain if result.reference_style else ''}"
     )
 
 

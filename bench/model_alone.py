@@ -11,10 +11,10 @@ import torch
 from mtembed import models
 from mtembed.engine.arithmetic import exact_fp32
 from mtembed.engine.cpu import CpuDevice, micro_batches
+from mtembed.geo.fragments import FragmentGrid
 from mtembed.messages import DeviceJob
 from mtembed.models import weights
-
-FRAGMENTS = {224: 25, 384: 9}
+from mtembed.sources import CORE_SIDE
 
 
 def main() -> None:
@@ -28,7 +28,8 @@ def main() -> None:
     job = DeviceJob(spec.name, settings["source"], found, *sizes, settings["engine"])
     network = CpuDevice(job).network
     network.input[...] = 0
-    counts = [last - first for first, last in micro_batches(FRAGMENTS[job.size], job.batch)]
+    fragments = len(FragmentGrid.of(CORE_SIDE, CORE_SIDE, job.size, settings["overlap"], settings["border_shift"]))
+    counts = [last - first for first, last in micro_batches(fragments, job.batch)]
     for count in counts:
         network(count)
     print("warm", flush=True)

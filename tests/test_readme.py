@@ -112,6 +112,20 @@ def figures_table() -> str:
     return f"{where}; medians of {content['rounds']} rounds:\n\n{table(heads, lines)}"
 
 
+def other_figures_table() -> str:
+    """From what ``bench/end_to_end.py`` wrote of the models that the README's table leaves out."""
+    content = json.loads((ROOT / "bench/results/models-cpu.json").read_text())
+    machine, lines = content["machine"], []
+    for name in dict.fromkeys(one["model"] for one in content["results"]):
+        plain, auto = (one for one in content["results"] if one["model"] == name)
+        rates = [(f"{one['end_to_end']:.3g}", f"{one['to_model_alone']:.2f}") for one in (plain, auto)]
+        gain = f"{auto['end_to_end'] / plain['end_to_end']:.2f}"
+        lines.append((f"`{name}`", *rates[0], *rates[1], auto["precision"], gain))
+    heads = ("model", "fp32", "of the network alone", "auto", "of the network alone", "which is", "auto / fp32")
+    where = f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, torch {machine['torch']}"
+    return f"Cells/s, {where}:\n\n{table(heads, lines)}"
+
+
 def commands_table() -> str:
     lines = [(f"`mtembed {'[run]' if name == 'run' else name}`", sentence) for name, sentence in COMMANDS.items()]
     return table(("command", "what it does"), lines)
@@ -119,19 +133,24 @@ def commands_table() -> str:
 
 TABLES = {
     "commands": commands_table, "models": models_table, "options": options_table, "columns": columns_table,
-    "figures": figures_table,
+    "figures": figures_table, "other-figures": other_figures_table,
 }  # fmt: skip
+ELSEWHERE = {"other-figures": ROOT / "docs/models.md"}
+"""Where tables are that the README has not."""
 
 
-def section(text: str, name: str) -> re.Match[str]:
+def section(name: str) -> tuple[Path, str, re.Match[str]]:
+    """The file that has a table, its text, and where in it the table is."""
+    path = ELSEWHERE.get(name, README)
+    text = path.read_text()
     found = re.search(rf"(?s)(<!-- {name}: begin -->\n)(.*?)(<!-- {name}: end -->)", text)
-    assert found, f"README.md has no place for the table of {name}"
-    return found
+    assert found, f"{path.name} has no place for the table of {name}"
+    return path, text, found
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_are_fresh(name: str) -> None:
-    written = section(README.read_text(), name).group(2).strip()
+    written = section(name)[2].group(2).strip()
     assert written == TABLES[name](), "stale: run python tests/test_readme.py"
 
 
@@ -188,11 +207,9 @@ def test_both_lines_of_setting_up_are_there() -> None:
 
 
 def renew() -> None:
-    text = README.read_text()
     for name, make in TABLES.items():
-        found = section(text, name)
-        text = text[: found.start(2)] + make() + "\n" + text[found.end(2) :]
-    README.write_text(text)
+        path, text, found = section(name)
+        path.write_text(text[: found.start(2)] + make() + "\n" + text[found.end(2) :])
 
 
 if __name__ == "__main__":
