@@ -47,9 +47,9 @@ class Filesystem:
         return content, self._told(address, lambda: self._head(path))
 
     def files(self, folder: Address) -> list[Address]:
-        path = str(self._files._strip_protocol(folder.url))
+        path = str(self._files._strip_protocol(folder.url)).rstrip("/")
         found = self._told(folder, lambda: self._files.find(path))
-        return [Address(f"{folder.scheme}://{name.lstrip('/')}") for name in found]
+        return [Address(folder.url.rstrip("/") + name.removeprefix(path)) for name in found]
 
     def listed(self, folder: Address) -> dict[str, Listed]:
         path = str(self._files._strip_protocol(folder.url)).rstrip("/")
