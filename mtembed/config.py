@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, g
 from cyclopts import Group, Parameter
 
 from mtembed.errors import UsageError
-from mtembed.storage.address import is_address, shown
+from mtembed.storage.address import Address, is_address
+from mtembed.storage.stores import require_writable
 
 INPUT = Parameter(group=Group("Where from, where to", sort_key=1))
 WHAT = Parameter(group=Group("What is computed", sort_key=2))
@@ -82,7 +83,7 @@ class RunConfig:
     device
         What to compute on.
     output
-        Output dataset. Default: embeddings-MODEL.
+        Output dataset: a folder, or an address to write to (s3://, gs://, az://, hf://). Default: embeddings-MODEL.
     metadata
         Core's metadata.parquet. Default: the one beside images/.
     precision
@@ -209,7 +210,7 @@ class RunConfig:
             if not _fits(value, hint):
                 raise UsageError(f"--{name.replace('_', '-')} {value!r} is not possible: give {_words(hint)}")
         if is_address(self.output or ""):
-            raise UsageError(f"--output {shown(str(self.output))} is an address: datasets are written to folders here")
+            require_writable(Address.of(str(self.output)))
         for name, ok, rule in self._rules():
             if not ok:
                 value = getattr(self, name.replace("-", "_"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Group, Parameter
@@ -24,6 +23,6 @@ def shown_default(value: object) -> str | None:
     return "on" if value is True else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-Dir = Annotated[Path, Parameter(help="The output folder of a run.")]
+Dir = Annotated[str, Parameter(help="The output folder of a run, or its address.")]
 Run = Annotated[str, Parameter(name="DIRECTORY", help="The output folder of a run, or its address.")]
 Fresh = Annotated[bool, Parameter(help="Start over instead of resuming.")]

@@ -22,7 +22,7 @@ from mtembed.cluster.member import Bell, work
 from mtembed.config import RunConfig
 from mtembed.dataset.ours import clear
 from mtembed.errors import MtembedError, UsageError, WorkerError
-from mtembed.report.status import Status, status
+from mtembed.report.status import Status, status_of
 from mtembed.run.embed import INTERRUPTED
 from mtembed.run.plan import Plan
 from mtembed.storage.address import is_address
@@ -100,15 +100,15 @@ class ClusterRun:
 
     def _tell(self) -> None:
         with contextlib.suppress(UsageError):  # nobody has begun yet
-            self._on_status(status(self._plan.dataset.root))
+            self._on_status(status_of(self._plan.dataset))
 
     def _summary(self, last: RunSummary | None, seconds: float) -> RunSummary:
         """Of the whole run; the exit code is that of the dataset."""
-        root = self._plan.dataset.root
-        base = last or RunSummary(str(root), self._plan.spec.name, self._plan.source)
+        dataset = self._plan.dataset
+        base = last or RunSummary(str(dataset.place), self._plan.spec.name, self._plan.source)
         if last is None and self._stopping:
             return dataclasses.replace(base, seconds=seconds, exit_code=STOPPED, message=INTERRUPTED)
-        found = status(root)
+        found = status_of(dataset)
         failed = found.failed_cells + found.failed_shards
         interrupted = not found.complete and self._stopping
         return dataclasses.replace(

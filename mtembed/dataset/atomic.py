@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -114,6 +115,50 @@ def json_object(text: str | bytes) -> dict[str, Any]:
 def as_text(content: Mapping[str, Any]) -> str:
     """A JSON object as a file has it: indented, so that people can read it and compare versions."""
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def output_problem(root: Path, error: OSError) -> str:
+    """One sentence with the next step for an error of the output folder."""
+    advice = {
+        errno.ENOSPC: "make space and run the same command again",
+        errno.EDQUOT: "make space and run the same command again",
+        errno.EFBIG: "raise the file size limit (ulimit -f) and run the same command again",
+        errno.ENOENT: "it was removed: run the same command again",
+        errno.ENOTDIR: "a file stands in its way: choose another --output",
+        errno.EEXIST: "a file stands in its way: choose another --output",
+        errno.ELOOP: "a link stands in the way of one of its files: remove the link, or choose another --output",
+        errno.ENAMETOOLONG: "choose a shorter --output",
+    }.get(error.errno or 0, "check its permissions or choose another --output")
+    return f"the output folder {root.name} cannot be written ({error.strerror}): {advice}"
+
+
+def make_folders(work: Path) -> list[Path]:
+    """Make the work folder and what is above it; returns those that were not there.  Raises OSError, also for a link
+    in its place."""
+    missing = [folder for folder in reversed(work.parents) if not folder.exists()]
+    for folder in (*missing, work):
+        folder.mkdir(exist_ok=True)
+    if work.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(work))
+    return missing
+
+
+def stems(folder: Path, suffix: str) -> set[str]:
+    """Stems of the files of a folder that have a suffix; none where there is no folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name[: -len(suffix)] for entry in entries if entry.name.endswith(suffix)}
+    except FileNotFoundError:
+        return set()
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk.  Raises OSError."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _require_regular(fd: int, path: Path) -> None:

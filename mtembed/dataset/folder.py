@@ -6,29 +6,31 @@
 
 A part is done when both of its files exist and it has no journal.  No other state exists that could disagree.  A
 journal that a living process writes has the process's name; one that a process left behind has none.
+
+What ``far.FarDataset`` does otherwise, whose finished files lie behind an address, is a method here.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mtembed.dataset.atomic import new_file, open_to_read, rename_whole
+from mtembed.dataset.atomic import make_folders, new_file, open_to_read, output_problem, rename_whole, stems, sync
+from mtembed.dataset.board import Board, FolderBoard, StoreBoard
 from mtembed.dataset.claims import Claims, forget, holds, owners
-from mtembed.dataset.members import LEASE_S, Members, State, names, remove_dead
+from mtembed.dataset.members import LEASE_S, Beat, Members, State, at_work, names
 from mtembed.errors import LockedError, OutputError
+from mtembed.storage.address import Place
 
 WORK = ".mtembed"
 FOLDERS = ("embeddings", "timings")
-TURN_S = 0.02  # between two looks at whose turn it is to write the manifest
 MANIFEST = "manifest"
 JOURNAL = re.compile(r"(.+)\.journal(?:\.([0-9a-f]{8}))?", re.DOTALL)
 MANIFEST_NAME = re.compile(r"manifest(?:-(\d{1,9})-of-(\d{1,9}))?\.json")
@@ -41,6 +43,7 @@ class Dataset:
     """
 
     claims: Claims
+    turn_s, save_s = 0.02, 30.0  # between two looks at whose turn it is to write the manifest; between two of these
 
     def __init__(self, root: Path, index: int = 0, count: int = 1, process: str = "") -> None:
         self.root = root
@@ -48,7 +51,22 @@ class Dataset:
         self.count = count
         self.process = process
         self.work = root / WORK
+        self.board: Board = FolderBoard(self.work)
         self._members: Members | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where it is."""
+        return self.root
+
+    @property
+    def advice(self) -> str:
+        """What those who start several processes must know of this place; nothing of most."""
+        return ""
+
+    def of(self, manifest: Path) -> Dataset:
+        """The process of this dataset whose manifest that is."""
+        return Dataset.of_manifest(manifest)
 
     @classmethod
     def of_manifest(cls, path: Path) -> Dataset:
@@ -103,7 +121,7 @@ class Dataset:
     def discard(self, stem: str) -> None:
         """Remove a part, so that it is made again; killed in between, it is no finished part.  Raises OSError."""
         for path in (self.timings(stem), self.part(stem)):
-            path.unlink(missing_ok=True)
+            self.remove([path])
 
     def done_stems(self) -> set[str]:
         """Stems of all finished parts, from three folder listings."""
@@ -119,7 +137,48 @@ class Dataset:
 
     def holds(self, stem: str) -> bool:
         """Whether a part is this process's to make; where no process has joined it is anybody's.  Raises OSError."""
-        return not self.process or holds(self.work, "claim", stem, self.process)
+        self.board.look()
+        return not self.process or holds(self.board, "claim", stem, self.process)
+
+    def look(self) -> None:
+        """What is asked for from now on is not older than this moment."""
+
+    def look_at(self, stem: str) -> None:
+        """The same for one part."""
+
+    def bring(self, stem: str) -> None:
+        """A part that was made earlier, and its timings, have their paths on this machine."""
+
+    def bring_timings(self, stems: Iterable[str]) -> None:
+        """The timings of parts that are done have their paths on this machine."""
+
+    def wait_no_more(self) -> None:
+        """A store that cannot be reached is not tried again and again."""
+
+    def put_away(self) -> None:
+        """Nothing is kept on this machine for somebody who only looked."""
+
+    def size_of(self, stem: str) -> int:
+        """Bytes of a part.  Raises OSError."""
+        return self.part(stem).stat().st_size
+
+    def version_of(self, stem: str) -> object:
+        """What is another one when a part's timings are written again; None where there are none."""
+        with contextlib.suppress(FileNotFoundError):
+            state = self.timings(stem).stat()
+            return state.st_ino, state.st_mtime_ns
+        return None
+
+    def has(self, path: Path) -> bool:
+        """Whether there is a file, or a link, of the dataset with this path."""
+        return os.path.lexists(path)
+
+    def visible(self) -> list[str]:
+        """Names in the folder, but for hidden ones and empty folders of ours."""
+        if not self.root.exists():
+            return []
+        found = sorted(path for path in self.root.iterdir() if not path.name.startswith("."))
+        return [path.name for path in found if not (path.name in FOLDERS and path.is_dir() and not any(path.iterdir()))]
 
     # -- files that become whole ------------------------------------------------------------------------------------
 
@@ -137,6 +196,16 @@ class Dataset:
             file.flush()
             os.fsync(file.fileno())
         rename_whole(scratch, path)
+
+    def publish(self, scratch: Path, path: Path) -> None:
+        """Give a file that is written and synced its final name, for good.  Raises OSError."""
+        scratch.replace(path)
+        sync(path.parent)
+
+    def remove(self, paths: Iterable[Path]) -> None:
+        """Files of the dataset.  Raises OSError."""
+        for path in paths:
+            path.unlink(missing_ok=True)
 
     def create(self) -> None:
         """Make the folders of parts.  Raises OSError."""
@@ -159,24 +228,33 @@ class Dataset:
         Raises OutputError where the folder cannot be used.
         """
         try:
-            made = _make(self.work)
-            self._members = members = Members.enter(self.work, now(), lease_s)
-            self.process, self.claims = members.name, Claims(self.work, "claim", members)
+            made = make_folders(self.work)
+            far = self.board if isinstance(self.board, StoreBoard) else None
+            self._members = members = Members.enter(self.work, now(), lease_s, far=far)
+            self.process, self.claims = members.name, Claims(self.board, "claim", members)
         except OSError as error:
-            raise OutputError(output_problem(self.root, error)) from error
+            raise OutputError(self.problem(error)) from error
         try:
             self.sweep()
             yield
         finally:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, OutputError):
                 self._leave()
             members.leave()
             with contextlib.suppress(OSError):
-                parts = () if self.manifests() or names(self.work) else tuple(self.root / name for name in FOLDERS)
-                for folder in (self.work, *parts, *reversed(made)):
-                    with contextlib.suppress(OSError):
-                        folder.rmdir()  # only where nothing is left in it
+                self._tidy(made)
             self._members, self.process = None, ""
+
+    def _tidy(self, made: Iterable[Path]) -> None:
+        """Leave no folder behind into which nothing came; those above were ``made``."""
+        parts = () if self.manifests() or names(self.work) else tuple(self.root / name for name in FOLDERS)
+        for folder in (self.work, *parts, *reversed([*made])):
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # only where nothing is left in it
+
+    def at_work(self) -> dict[str, Beat]:
+        """Processes that seem to be at work, by name, for somebody who only looks.  Raises OSError."""
+        return at_work(self.work)
 
     def adopt(self, stem: str) -> None:
         """What is safe of an unfinished part is this process's from now on: the journal that another one left or died
@@ -207,12 +285,12 @@ class Dataset:
             if (state := self.members.state(name)) is not State.LIVING:
                 dead = state is State.DEAD
                 self._sweep_after(name, keep=lambda stem, dead=dead: dead or not self._made(stem))  # type: ignore[misc]
-                forget(self.work, name)
-                remove_dead(self.work, name)
+                forget(self.board, name)
+                self.members.bury(name)
 
     def _leave(self) -> None:
         """What is safe of this process's parts is anybody's."""
-        claimed = owners(self.work, "claim")
+        claimed = owners(self.board, "claim")
         self._sweep_after(self.process, keep=lambda stem: claimed.get(stem, self.process) == self.process)
         for name in list(self.claims.mine):
             self.claims.release(name)
@@ -245,16 +323,21 @@ class Dataset:
         """Raises LockedError that names who else is at work here, with what follows from that."""
         for beat in self.members.living():
             who = beat.name if beat else "another process"
-            raise LockedError(f"the output folder {self.root.name} is in use by {who}: {else_}")
+            raise LockedError(f"the output folder {self.place.name} is in use by {who}: {else_}")
+
+    def problem(self, error: OSError) -> str:
+        """One sentence with the next step for an error of the folder."""
+        return output_problem(self.root, error)
 
     @contextlib.contextmanager
     def joining(self) -> Iterator[None]:
         """While the manifest is read, changed and written: one process at a time.  Raises OSError."""
-        turn = Claims(self.work, "join", self.members)
+        turn = Claims(self.board, "join", self.members)
         while not turn.take(MANIFEST):
             if self.members.due():
                 self.members.beat()
-            time.sleep(TURN_S)
+            time.sleep(self.turn_s)
+            self.board.look()
         try:
             yield
         finally:
@@ -264,38 +347,3 @@ class Dataset:
 def now() -> str:
     """UTC, to the second, ISO 8601."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def output_problem(root: Path, error: OSError) -> str:
-    """One sentence with the next step for an error of the output folder."""
-    advice = {
-        errno.ENOSPC: "make space and run the same command again",
-        errno.EDQUOT: "make space and run the same command again",
-        errno.EFBIG: "raise the file size limit (ulimit -f) and run the same command again",
-        errno.ENOENT: "it was removed: run the same command again",
-        errno.ENOTDIR: "a file stands in its way: choose another --output",
-        errno.EEXIST: "a file stands in its way: choose another --output",
-        errno.ELOOP: "a link stands in the way of one of its files: remove the link, or choose another --output",
-        errno.ENAMETOOLONG: "choose a shorter --output",
-    }.get(error.errno or 0, "check its permissions or choose another --output")
-    return f"the output folder {root.name} cannot be written ({error.strerror}): {advice}"
-
-
-def stems(folder: Path, suffix: str) -> set[str]:
-    """Stems of the files of a folder that have a suffix; none where there is no folder."""
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name[: -len(suffix)] for entry in entries if entry.name.endswith(suffix)}
-    except FileNotFoundError:
-        return set()
-
-
-def _make(work: Path) -> list[Path]:
-    """Make the work folder and what is above it; returns those that were not there.  Raises OSError, also for a link
-    in its place."""
-    missing = [folder for folder in reversed(work.parents) if not folder.exists()]
-    for folder in (*missing, work):
-        folder.mkdir(exist_ok=True)
-    if work.is_symlink():
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(work))
-    return missing

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtembed.dataset.folder import Dataset, output_problem
+from mtembed.dataset.far import dataset_of
+from mtembed.dataset.folder import Dataset
 from mtembed.dataset.manifest import Manifest, Notes, read
 from mtembed.dataset.record import finish as write_end
 from mtembed.dataset.record import found_parts, write_manifest
@@ -41,7 +42,7 @@ def finish(dataset: str | Path) -> FinishResult:
     Raises UsageError where there is no dataset, LockedError where processes are at work, SettingsError where manifests
     are of different settings, OutputError where the folder cannot be read or written.
     """
-    folder = Dataset(Path(dataset))
+    folder = dataset_of(str(dataset))
     if not folder.manifests():
         raise UsageError(f"{dataset} is not a dataset made by mtembed: name the --output folder of a run")
     with folder.joined():
@@ -49,13 +50,13 @@ def finish(dataset: str | Path) -> FinishResult:
         try:
             return _finish(folder)
         except OSError as error:
-            raise OutputError(output_problem(folder.root, error)) from error
+            raise OutputError(folder.problem(error)) from error
 
 
 def _finish(folder: Dataset) -> FinishResult:
     folder.sweep()
     paths = folder.manifests()
-    manifest = joined([read(path) for path in paths], str(folder.root))
+    manifest = joined([read(path) for path in paths], str(folder.place))
     names = manifest.input or ()
     missing = _missing(folder, names)
     whole = manifest.complete or not missing
@@ -63,11 +64,10 @@ def _finish(folder: Dataset) -> FinishResult:
     written = write_end(folder, manifest, whole, names if whole else (), lambda one: write_manifest(folder, one))
     for path in paths:
         if path != folder.manifest_path:
-            Dataset.of_manifest(path).failures_path.unlink(missing_ok=True)
-            path.unlink()
+            folder.remove([folder.of(path).failures_path, path])
     sums = written.totals
     return FinishResult(
-        dataset=str(folder.root),
+        dataset=str(folder.place),
         complete=written.complete,
         shards=sums.shards,
         cells=sums.cells,

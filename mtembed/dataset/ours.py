@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from mtembed.dataset.folder import FOLDERS, WORK, Dataset, output_problem
+from mtembed.dataset.folder import FOLDERS, WORK, Dataset
 from mtembed.dataset.manifest import Manifest, read
 from mtembed.errors import OutputError
 
@@ -19,21 +19,21 @@ def require_ours(dataset: Dataset, wanted: Iterable[str]) -> None:
     parts, and where a manifest in it cannot be read."""
     root = dataset.root
     try:
-        known = {stem for path in dataset.manifests() for stem in _listed(Dataset.of_manifest(path), read(path))}
-        others = [] if dataset.manifests() else _others(root)
+        known = {stem for path in dataset.manifests() for stem in _listed(dataset.of(path), read(path))}
+        others = [] if dataset.manifests() else dataset.visible()
         foreign = sorted(set(wanted) - known)
         others += [
             str(path.relative_to(root))
             for stem in foreign
             for path in (dataset.part(stem), dataset.timings(stem))
-            if os.path.lexists(path)
+            if dataset.has(path)
         ]
     except OSError as error:
-        raise OutputError(output_problem(root, error)) from error
+        raise OutputError(dataset.problem(error)) from error
     if others:
         shown = ", ".join(others[:NAMED]) + (f" and {len(others) - NAMED} more" if len(others) > NAMED else "")
         raise OutputError(
-            f"the output folder {root.name} has files that no manifest of mtembed lists ({shown}): "
+            f"the output folder {dataset.place.name} has files that no manifest of mtembed lists ({shown}): "
             "choose another --output, or move them away"
         )
 
@@ -51,9 +51,9 @@ def clear(dataset: Dataset) -> None:
     every = dataset.count == 1
     for path in dataset.manifests() if every else [dataset.manifest_path]:
         if path.exists():
-            _remove(Dataset.of_manifest(path), read(path))
+            _remove(dataset.of(path), read(path))
     if not dataset.manifests():
-        dataset.card_path.unlink(missing_ok=True)
+        dataset.remove([dataset.card_path])
     for paths in dataset.journals().values() if every else ():
         for path in paths:
             path.unlink(missing_ok=True)
@@ -61,11 +61,12 @@ def clear(dataset: Dataset) -> None:
 
 def _remove(dataset: Dataset, manifest: Manifest) -> None:
     """The manifest goes last: killed before that, the same command removes the rest."""
-    for stem in _listed(dataset, manifest):
-        for path in (dataset.part(stem), dataset.timings(stem), *dataset.journals().get(stem, ())):
-            path.unlink(missing_ok=True)
-    dataset.failures_path.unlink(missing_ok=True)
-    dataset.manifest_path.unlink(missing_ok=True)
+    stems, journals = _listed(dataset, manifest), dataset.journals()
+    dataset.remove(path for stem in stems for path in (dataset.part(stem), dataset.timings(stem)))
+    for path in (path for stem in stems for path in journals.get(stem, ())):
+        path.unlink(missing_ok=True)
+    dataset.remove([dataset.failures_path])
+    dataset.remove([dataset.manifest_path])
 
 
 def _listed(dataset: Dataset, manifest: Manifest) -> set[str]:
@@ -74,11 +75,3 @@ def _listed(dataset: Dataset, manifest: Manifest) -> set[str]:
     if manifest.settings.limit is not None:  # then all processes' shards are listed, in order
         names = names[dataset.index :: dataset.count]
     return {*manifest.shards, *(Path(name).stem for name in names)}
-
-
-def _others(root: Path) -> list[str]:
-    """Names in a folder without a manifest that are not ours; hidden ones stand in nobody's way."""
-    if not root.exists():
-        return []
-    found = sorted(path for path in root.iterdir() if not path.name.startswith("."))
-    return [path.name for path in found if not (path.name in FOLDERS and path.is_dir() and not any(path.iterdir()))]

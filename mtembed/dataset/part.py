@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mtembed.dataset.atomic import sha256_of
+from mtembed.dataset.atomic import sha256_of, sync
+from mtembed.dataset.board import Board
+from mtembed.dataset.far import dataset_of
 from mtembed.dataset.folder import Dataset
 from mtembed.dataset.journal import Entry, Journal
 from mtembed.dataset.rows import PartWriter, build_table, row_groups, schema
@@ -30,6 +31,7 @@ from mtembed.dataset.timings import read_timings, write_timings
 from mtembed.errors import CellError, OutputError, PartError, PartTaken, SettingsError
 from mtembed.geo.footprint import footprints
 from mtembed.parquet import UNREADABLE, first_line
+from mtembed.storage.address import Place
 from mtembed.types import CellRecord, CellTiming, MapShape, PartInfo, ShardFacts
 
 PART_KEY = b"mtembed"
@@ -39,9 +41,10 @@ CELLS_AT_A_TIME = 20  # of a row group, made into rows: what is made on the way 
 @dataclass(frozen=True, slots=True)
 class WriteJob:
     """What a writer needs to know once; ``settings_id`` is a digest of the settings that decide the bytes, ``process``
-    the name of the process in its folder."""
+    the name of the process in its folder, ``board`` where it has its claims."""
 
-    root: Path
+    place: Place
+    board: Board
     index: int
     count: int
     process: str
@@ -50,6 +53,12 @@ class WriteJob:
     extras: bool
     settings_id: str
     shape: MapShape | None = None
+
+    def dataset(self) -> Dataset:
+        """As the writer sees it."""
+        found = dataset_of(self.place, self.index, self.count, self.process)
+        found.board = self.board
+        return found
 
 
 class UnfinishedPart:
@@ -63,7 +72,7 @@ class UnfinishedPart:
         another process has taken the part over, OSError as files do."""
         self.job = job
         self.info = info
-        self.dataset = Dataset(job.root, job.index, job.count, job.process)
+        self.dataset = job.dataset()
         self._require_claim()
         self.earlier, self.damage = _earlier_part(self.dataset, info.stem)
         mark = info.fingerprint
@@ -141,10 +150,9 @@ class UnfinishedPart:
         write_timings(timings_scratch, timings, facts)
         facts = dataclasses.replace(facts, timings_sha256=sha256_of(timings_scratch))
         for source, target in ((scratch, final), (timings_scratch, timings_final)):
-            _sync(source)
+            sync(source)
             self._require_claim()
-            source.replace(target)
-            _sync(target.parent)
+            self.dataset.publish(source, target)
         self.journal.remove()
         return facts
 
@@ -322,11 +330,3 @@ def _kind(warning: str) -> str:
         "another extent": "a band claims another extent than the finest one",
     }
     return next((kind for words, kind in kinds.items() if words in warning), warning)
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

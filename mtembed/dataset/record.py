@@ -19,7 +19,6 @@ from mtembed.notes import Note
 from mtembed.types import CrewSizes, Roofline, ShardFacts
 
 Change = Callable[[Manifest], Manifest]
-SAVE_EVERY_S = 30.0
 MOST_STARTS = 1000  # whose times are kept
 FAILURE = ("shard", "row_group", "grid_cell", "product_id", "stage", "error")
 """Fields of a timing that make a line of ``failures.jsonl``."""
@@ -70,8 +69,8 @@ class RunRecord:
         self._change(lambda m: noted(m, note))
 
     def save_if_due(self) -> None:
-        """The manifest, when the last one is older than ``SAVE_EVERY_S``."""
-        if self._clock() - self._saved > SAVE_EVERY_S:
+        """The manifest, when the last one is so old that it is time for another."""
+        if self._clock() - self._saved > self.dataset.save_s:
             self._worked()
             with self.dataset.joining():
                 self._write(self._joined())
@@ -130,9 +129,9 @@ def found_parts(
     """
     done = dataset.done_stems()
     found = {stem: facts for stem, facts in known.items() if stem in done}
-    for stem in {Path(name).stem for name in names or ()} & done - found.keys():
-        found[stem] = read_facts(dataset.timings(stem))
-    return found
+    unknown = {Path(name).stem for name in names or ()} & done - found.keys()
+    dataset.bring_timings(unknown)
+    return {**found, **{stem: read_facts(dataset.timings(stem)) for stem in unknown}}
 
 
 def finish(
@@ -142,7 +141,7 @@ def finish(
     one and all shards that any process was given have one, but those ``seen`` to need none.  Raises OSError."""
     done = dataset.done_stems()
     lost = tuple(event for event in manifest.notes.lost_shards if Path(str(event["shard"])).stem not in done)
-    others = {stem for stem, owner in owners(dataset.work, "claim").items() if owner != dataset.process}
+    others = {stem for stem, owner in owners(dataset.board, "claim").items() if owner != dataset.process}
     limited = manifest.settings.limit is not None
     missing = {name for name in manifest.input or () if name not in seen and Path(name).stem not in done}
     written = write(
@@ -162,11 +161,12 @@ def failures(dataset: Dataset, manifest: Manifest) -> str:
     """Derived from the timings of the shards that have any, and the shards of which no part could be made."""
     lost = {"row_group": None, "grid_cell": "", "product_id": ""}
     lines = [_line({**lost, **shard}) for shard in manifest.notes.lost_shards]
-    for stem, facts in sorted(manifest.shards.items()):
-        if facts.failed:
-            for timing in read_timings(dataset.timings(stem))[0].values():
-                if timing.status == "failed":
-                    lines.append(_line({name: getattr(timing, name) for name in FAILURE}))
+    stems = sorted(stem for stem, facts in manifest.shards.items() if facts.failed)
+    dataset.bring_timings(stems)
+    for stem in stems:
+        for timing in read_timings(dataset.timings(stem))[0].values():
+            if timing.status == "failed":
+                lines.append(_line({name: getattr(timing, name) for name in FAILURE}))
     return "".join(lines)
 
 

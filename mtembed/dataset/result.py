@@ -21,8 +21,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtembed.dataset.atomic import as_text, open_own, read_json, write_atomically
-from mtembed.dataset.folder import WORK, output_problem
+from mtembed.dataset.atomic import as_text, open_own, output_problem, read_json, write_atomically
+from mtembed.dataset.folder import WORK
 from mtembed.errors import LockedError, OutputError, SettingsError, UsageError
 
 IDENTITY = "made-from.json"

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from mtembed.dataset.folder import output_problem
+from mtembed.dataset.atomic import output_problem
 from mtembed.errors import OutputError, UsageError
 from mtembed.evaluation.options import Task
 from mtembed.evaluation.probes import Linear, Neighbours, Scaler

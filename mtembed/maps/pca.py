@@ -14,9 +14,8 @@ from threading import Event, Lock
 from time import monotonic
 
 from mtembed import __version__
-from mtembed.dataset.atomic import read_json
+from mtembed.dataset.atomic import output_problem, read_json
 from mtembed.dataset.finding import Name, default_output
-from mtembed.dataset.folder import output_problem
 from mtembed.dataset.reader import EmbeddingDataset, open_dataset
 from mtembed.dataset.result import ResultFolder
 from mtembed.errors import OutputError, UsageError

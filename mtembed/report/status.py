@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mtembed.dataset.far import dataset_of
 from mtembed.dataset.folder import Dataset
 from mtembed.dataset.journal import read_journal
 from mtembed.dataset.manifest import Manifest, read
-from mtembed.dataset.members import Beat, at_work
+from mtembed.dataset.members import Beat
 from mtembed.dataset.timings import read_facts, read_timings
 from mtembed.errors import OutputError, UsageError
 from mtembed.text import counted, duration, plural
@@ -69,20 +70,29 @@ class Status:
 
 def status(dataset: str | Path) -> Status:
     """How far a dataset is.  Raises UsageError where it is none, OutputError where a file of it is damaged."""
-    folder = Dataset(Path(dataset))
+    folder = dataset_of(str(dataset))
+    try:
+        return status_of(folder)
+    finally:
+        folder.put_away()
+
+
+def status_of(folder: Dataset) -> Status:
+    """The same, of a dataset that is looked at again and again."""
+    folder.look()
     paths = folder.manifests()
     if not paths:
-        raise UsageError(f"{dataset} is not a dataset made by mtembed: name the --output folder of a run")
+        raise UsageError(f"{folder.place} is not a dataset made by mtembed: name the --output folder of a run")
     try:
         return _of(folder, [read(path) for path in paths])
     except OSError as error:
-        raise OutputError(f"{dataset} cannot be read ({error.strerror}): check its permissions") from error
+        raise OutputError(f"{folder.place} cannot be read ({error.strerror}): check its permissions") from error
 
 
 def _of(folder: Dataset, manifests: list[Manifest]) -> Status:
-    members = tuple(at_work(folder.work).values())
+    members = tuple(folder.at_work().values())
     done = _finished(folder, {stem: facts for one in manifests for stem, facts in one.shards.items()})
-    opened = [timing for stem in folder.journals() for timing in _unfinished(folder, stem)]
+    opened = [timing for stem in folder.journals().keys() - done.keys() for timing in _unfinished(folder, stem)]
     ok = sum(facts.cells for facts in done.values()) + sum(timing.status == "ok" for timing in opened)
     failed = sum(facts.failed for facts in done.values()) + sum(timing.status != "ok" for timing in opened)
     unread = sum(facts.unread for facts in done.values())
@@ -93,7 +103,7 @@ def _of(folder: Dataset, manifests: list[Manifest]) -> Status:
     rate = sum((one.cells_per_s for one in members), 0.0)
     finished = ok + failed - unread
     return Status(
-        dataset=str(folder.root),
+        dataset=str(folder.place),
         complete=complete,
         cells=ok,
         cells_total=None if total is None else max(total, finished),
@@ -112,6 +122,7 @@ def _of(folder: Dataset, manifests: list[Manifest]) -> Status:
 def _finished(folder: Dataset, known: Mapping[str, ShardFacts]) -> dict[str, ShardFacts]:
     """Facts of all finished parts, also of those that no manifest lists yet."""
     done = folder.done_stems()
+    folder.bring_timings(done - known.keys())
     return {stem: known.get(stem) or read_facts(folder.timings(stem)) for stem in done}
 
 

@@ -108,7 +108,8 @@ def _decoding(plan: Plan, settings: Settings, on_gpu: frozenset[str]) -> Decoder
 
 def _writing(plan: Plan, settings: Settings) -> WriteJob:
     return WriteJob(
-        root=plan.dataset.root,
+        place=plan.dataset.place,
+        board=plan.dataset.board,
         index=plan.dataset.index,
         count=plan.dataset.count,
         process=plan.dataset.process,

@@ -27,6 +27,7 @@ from mtembed.run.selected import names_missing, require_selected
 from mtembed.run.shard_order import parts_open
 from mtembed.run.sizes import Sizes, sizes
 from mtembed.run.trial import seconds_per_cell
+from mtembed.storage.address import Address
 from mtembed.text import duration, plural, printable, size
 from mtembed.types import Weights
 
@@ -44,7 +45,8 @@ class Estimate:
 
     ``unusable`` maps a shard's name to why nothing can be taken from it (it cannot be opened, or lacks bands).
     ``output_bytes`` is an upper bound for what is still to be written, ``working_bytes`` for journals beside it,
-    ``seconds`` None where the trial was not possible (``trial_problem`` says why).
+    ``seconds`` None where the trial was not possible (``trial_problem`` says why).  An output that is not
+    ``output_here`` but behind an address needs room on this machine for what is unfinished only.
     """
 
     output: str
@@ -66,6 +68,7 @@ class Estimate:
     trial_problem: str
     warnings: tuple[str, ...]
     dense: bool = False
+    output_here: bool = True
 
     @property
     def left(self) -> int:
@@ -73,8 +76,8 @@ class Estimate:
 
     @property
     def fits(self) -> bool:
-        """Whether the output folder's disk has room."""
-        return self.output_bytes + self.working_bytes <= self.free_bytes
+        """Whether this machine's disk has room."""
+        return self.output_bytes * self.output_here + self.working_bytes <= self.free_bytes
 
     def facts(self) -> dict[str, Any]:
         """As plain data."""
@@ -87,6 +90,14 @@ class Estimate:
 
 
 def estimate(plan: Plan, tick: Tick = lambda done, total: None, trial: Trial = seconds_per_cell) -> Estimate:
+    """What a run would do, see ``_estimate``; nothing is left of looking at an output behind an address."""
+    try:
+        return _estimate(plan, tick, trial)
+    finally:
+        plan.dataset.put_away()
+
+
+def _estimate(plan: Plan, tick: Tick, trial: Trial) -> Estimate:
     """Open the shards, count, and time a trial; ``tick`` is told (shards opened, shards to open).
 
     ``trial`` says how many seconds one worker needs for a cell, or raises MtembedError.
@@ -105,7 +116,7 @@ def estimate(plan: Plan, tick: Tick = lambda done, total: None, trial: Trial = s
     seconds, problem = _timed(lambda: trial(plan, settings, needed)) if left else (None, "")
     rate = needed.crews.device / seconds if seconds else None
     return Estimate(
-        output=str(plan.dataset.root),
+        output=str(plan.dataset.place),
         model=plan.spec.name,
         source=plan.source,
         device=settings.device,
@@ -124,6 +135,7 @@ def estimate(plan: Plan, tick: Tick = lambda done, total: None, trial: Trial = s
         trial_problem=problem,
         warnings=(*plan.warnings, *names_missing(plan, counted.names)),
         dense=settings.dense,
+        output_here=not isinstance(plan.dataset.place, Address),
     )
 
 
@@ -143,7 +155,7 @@ def _settings(plan: Plan, found: Weights) -> Settings:
         plan.config, plan.spec, plan.source, found, plan.made_with, usable_gpus(plan.config, plan.made_with)
     )
     if plan.made_with:
-        check_same(settings, plan.made_with, str(plan.dataset.root))
+        check_same(settings, plan.made_with, str(plan.dataset.place))
     return settings
 
 
@@ -199,11 +211,12 @@ def _finished(plan: Plan) -> dict[int, tuple[int, int]]:
     """Shards that need no opening: index -> (their cells, those that will not be tried again)."""
     if plan.earlier is None:
         return {}
-    present, finished = plan.dataset.done_stems(), {}
+    present, finished, known = plan.dataset.done_stems(), {}, plan.earlier.shards
+    plan.dataset.bring_timings(present.intersection(plan.every_stem) - known.keys())
     for index, path in enumerate(plan.shards):
         stem = printable(path.stem)
         if stem in present:
-            facts = read_facts(plan.dataset.timings(stem))
+            facts = known.get(stem) or read_facts(plan.dataset.timings(stem))
             cells = facts.cells + facts.failed
             finished[index] = (cells, facts.cells if plan.config.retry_failed else cells)
     return finished
@@ -244,7 +257,8 @@ def _lines(found: Estimate) -> Iterator[str]:
     what = "maps:   " if found.dense else "vectors:"
     yield f"{what} {found.left * found.fragments_per_cell} to compute, {found.fragments_per_cell} a cell"
     room = "" if found.fits else "  IT DOES NOT FIT: make space or choose another --output"
-    needed = f"at most {size(found.output_bytes)}, and {size(found.working_bytes)} while the run lasts"
+    there = "" if found.output_here else " behind the address"
+    needed = f"at most {size(found.output_bytes)}{there}, and {size(found.working_bytes)} while the run lasts"
     yield f"disk:    {needed}; {size(found.free_bytes)} free{room}"
     if found.seconds is not None and found.cells_per_s is not None:
         rate = f"{found.cells_per_s:.2f} cells/s in a short trial of the network alone"

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from mtembed.config import RunConfig
-from mtembed.dataset.folder import output_problem
 from mtembed.dataset.ours import clear, require_ours
 from mtembed.dataset.record import RunRecord
 from mtembed.dataset.settings import Settings, resolve
@@ -77,14 +76,14 @@ class Run:
             try:
                 return self._joined(weights, began)
             except OSError as error:
-                raise OutputError(output_problem(dataset.root, error)) from error
+                raise OutputError(dataset.problem(error)) from error
 
     def _joined(self, weights: Weights, began: float) -> RunSummary:
         plan, settings, layout, left = self._begun(weights)
         plan.dataset.create()
         if left.shards:
             self._embed(plan, settings, layout, left)
-        elif not plan.dataset.failures_path.exists():
+        elif not plan.dataset.has(plan.dataset.failures_path):
             self.record.close(complete=True, worked=False, seen=plan.names)
         return self._summary(time.monotonic() - began)
 
@@ -110,7 +109,7 @@ class Run:
                     break
         for stem in left.damaged:
             self._on_note(f"the part {stem} is not as it was written: it is made again")
-        for warning in (*again.warnings, told(gpus, settings.device)):
+        for warning in (*again.warnings, told(gpus, settings.device), dataset.advice):
             if warning:
                 self._on_note(warning)
         return again, settings, layout, left
@@ -136,7 +135,11 @@ class Run:
             )
             if self._stopping:
                 self._pipeline.stop()
-            self._pipeline.run()
+            try:
+                self._pipeline.run()
+            except OutputError:
+                plan.dataset.wait_no_more()
+                raise
 
     def _crews(self, plan: Plan, settings: Settings, layout: Sizes, rings: Sequence[Ring], left: Remaining) -> Crews:
         """With GPUs, the decode workers leave to them what is faster decoded there."""
@@ -194,7 +197,7 @@ class Run:
         interrupted = pipeline is not None and not pipeline.finished
         lost = pipeline.lost if pipeline else 0
         return RunSummary(
-            output=str(self.plan.dataset.root),
+            output=str(self.plan.dataset.place),
             model=self.plan.spec.name,
             source=self.plan.source,
             cells=sums.cells,

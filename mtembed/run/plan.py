@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from mtembed.archive.shards import find_shards
 from mtembed.archive.where import by_metadata
 from mtembed.config import RunConfig
 from mtembed.dataset import manifest
+from mtembed.dataset.far import dataset_of
 from mtembed.dataset.folder import Dataset
 from mtembed.dataset.manifest import Manifest
 from mtembed.dataset.settings import Settings
@@ -92,7 +92,7 @@ def _plan(config: RunConfig) -> Plan:
     _require_reached(shards[0])
     selection = selected(selection, config.where, config.metadata, shards)
     named = f"embeddings-{spec.name}{'-dense' if config.dense else ''}"
-    dataset = Dataset(Path(config.output or named), config.shard_index, config.shard_count)
+    dataset = dataset_of(config.output or named, config.shard_index, config.shard_count)
     first = first_cell(shards, spec)
     if config.dense:
         own = min(first.rows, first.cols) if spec.whole else spec.size
@@ -148,7 +148,8 @@ def seen_again(plan: Plan) -> Plan:
 
 
 def _earlier(dataset: Dataset) -> Manifest | None:
-    return manifest.read(dataset.manifest_path) if os.path.lexists(dataset.manifest_path) else None
+    dataset.look()
+    return manifest.read(dataset.manifest_path) if dataset.has(dataset.manifest_path) else None
 
 
 def _warnings(config: RunConfig, spec: ModelSpec, shards: Sequence[Place], first: FirstCell) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from mtembed.dataset.settings import Settings, check_same
 from mtembed.dataset.timings import read_facts
 from mtembed.errors import OutputError, SettingsError, StorageError
 from mtembed.run.plan import Plan
-from mtembed.storage.address import Place
+from mtembed.storage.address import Address, Place
 from mtembed.text import printable
 from mtembed.types import Fingerprint, ShardFacts
 
@@ -48,6 +48,8 @@ def remaining(plan: Plan, settings: Settings, remake: Collection[str] = ()) -> R
     recorded = plan.earlier.shards if plan.earlier else {}
     present = plan.dataset.done_stems()
     kept = {stem: facts for stem, facts in recorded.items() if stem in present}
+    asked = present.intersection(plan.every_stem)
+    plan.dataset.bring_timings(stem for stem in asked if stem not in kept or kept[stem].failed)
     done: dict[int, int] = {}
     damaged: list[str] = []
     finished: list[tuple[Place, Fingerprint]] = []
@@ -85,6 +87,7 @@ def _facts(plan: Plan, stem: str, recorded: ShardFacts | None) -> ShardFacts | N
 
 def _told(dataset: Dataset, stem: str) -> ShardFacts | None:
     """What the timings of a part tell of it; None where they are damaged."""
+    dataset.bring_timings([stem])
     try:
         return read_facts(dataset.timings(stem))
     except OutputError:
@@ -95,11 +98,12 @@ def _damaged(plan: Plan, stem: str, facts: ShardFacts) -> bool:
     """Whether a part is not as it was written.  Its size is looked at; digests only of what this run will read."""
     part, timings = plan.dataset.part(stem), plan.dataset.timings(stem)
     try:
-        if part.stat().st_size != facts.part_bytes:
+        if plan.dataset.size_of(stem) != facts.part_bytes:
             return True
         if facts.failed and facts.timings_sha256 and sha256_of(timings) != facts.timings_sha256:
             return True
-        again = facts.failed and plan.config.retry_failed and facts.part_sha256
+        here = not isinstance(plan.dataset.place, Address)  # another one is read when it is made again
+        again = here and facts.failed and plan.config.retry_failed and facts.part_sha256
         return bool(again) and sha256_of(part) != facts.part_sha256
     except OSError:
         return True
@@ -116,7 +120,7 @@ def without(left: Remaining, empty: Collection[int]) -> Remaining:
 
 def _check_settings(plan: Plan, settings: Settings) -> None:
     """This process's earlier starts, and other processes of a shared folder, had the same settings."""
-    folder = str(plan.dataset.root)
+    folder = str(plan.dataset.place)
     if plan.earlier:
         check_same(settings, plan.earlier.settings, folder)
         if settings.limit is not None and plan.earlier.input != plan.names:

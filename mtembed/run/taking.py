@@ -67,7 +67,7 @@ class Shared:
     _before: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._before = {stem: self._mark(stem) for stem in self.redo}
+        self._before = {stem: self.dataset.version_of(stem) for stem in self.redo}
 
     def take(self, shard: int) -> Taken:
         stem, claims = self.stems[shard], self.dataset.claims
@@ -77,6 +77,7 @@ class Shared:
             return Taken.DONE
         if not claims.take(stem):
             return Taken.THEIRS
+        self.dataset.look_at(stem)
         if self._done(stem):  # finished between the two looks
             claims.release(stem)
             return Taken.DONE
@@ -86,6 +87,7 @@ class Shared:
         return Taken.OURS
 
     def cells(self, shard: int) -> int:
+        self.dataset.bring_timings([self.stems[shard]])
         facts = read_facts(self.dataset.timings(self.stems[shard]))
         return facts.cells + facts.failed
 
@@ -108,14 +110,7 @@ class Shared:
 
     def _done(self, stem: str) -> bool:
         """Whether its part is there, and, where it is to be made again, not as this process found it."""
-        return self.dataset.is_done(stem) and self._before.get(stem, _ANOTHER) != self._mark(stem)
-
-    def _mark(self, stem: str) -> object:
-        try:
-            state = self.dataset.timings(stem).stat()
-        except FileNotFoundError:
-            return None
-        return state.st_ino, state.st_mtime_ns
+        return self.dataset.is_done(stem) and self._before.get(stem, _ANOTHER) != self.dataset.version_of(stem)
 
 
 _ANOTHER = object()

@@ -166,6 +166,7 @@ def writer(name: str, job: Job, send: Callable[[Any], None]) -> Service:
     work: WriteJob = job.work
 
     def opened(task: OpenPart) -> PartOpened:
+        work.dataset().bring(task.part.stem)
         part = parts[task.part.shard] = UnfinishedPart(work, task.part, task.retry)
         return PartOpened(task.key, frozenset(part.done()), part.damage)
 
@@ -205,12 +206,10 @@ def finisher(name: str, job: Job, send: Callable[[Any], None]) -> Service:
 def of_part(work: WriteJob, task: Any, handle: Callable[[Any], Any]) -> Any:
     """The answer, or why no part can be made.  Raises OutputError where the folder cannot be written: that ends the
     run, and so do other settings."""
-    from mtembed.dataset.folder import output_problem
-
     try:
         return handle(task)
     except OSError as error:
-        raise OutputError(output_problem(work.root, error)) from error
+        raise OutputError(work.dataset().problem(error)) from error
     except Exception as error:
         if isinstance(error, MtembedError) and not isinstance(error, PartError):
             raise

@@ -15,8 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
-from mtembed.dataset.atomic import rename_whole, write_atomically
-from mtembed.dataset.folder import output_problem
+from mtembed.dataset.atomic import output_problem, rename_whole, write_atomically
 from mtembed.dataset.rows import geo_metadata
 from mtembed.errors import OutputError, UsageError
 from mtembed.similarity.result import Hit

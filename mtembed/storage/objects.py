@@ -6,11 +6,12 @@ from __future__ import annotations
 import os
 import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from mtembed.errors import StorageError
 from mtembed.storage.address import Address
-from mtembed.storage.store import Head, Missing, TryAgain
+from mtembed.storage.store import Head, Listed, Missing, NotExclusive, TryAgain
 
 STATUS = re.compile(r"status code: (\d{3})")
 ADVICE = {
@@ -63,6 +64,51 @@ class Objects:
             raise _explained(folder, error) from None
         return [folder.below(path) for path in listed]
 
+    def listed(self, folder: Address) -> dict[str, Listed]:
+        import obstore
+
+        prefix = folder.key.rstrip("/")
+        start = len(prefix) + 1 if prefix else 0
+        try:
+            every = [one for page in obstore.list(self._store, prefix or None) for one in page]
+        except Exception as error:
+            if _status(error) == 404:  # the bucket
+                raise Missing(str(folder)) from None
+            raise _explained(folder, error) from None
+        return {one["path"][start:]: Listed(_head(one), one["last_modified"].timestamp()) for one in every}
+
+    def put(self, address: Address, content: bytes | Path) -> str:
+        import obstore
+
+        try:
+            return _tag(obstore.put(self._store, address.key, content))
+        except Exception as error:
+            raise _explained(address, error, "written") from None
+
+    def create(self, address: Address, content: bytes) -> bool:
+        import obstore
+        from obstore import exceptions
+
+        try:
+            obstore.put(self._store, address.key, content, mode="create")
+        except exceptions.AlreadyExistsError:
+            return False
+        except Exception as error:
+            if isinstance(error, exceptions.NotSupportedError) or _status(error) == 501:
+                raise NotExclusive(str(address)) from None
+            raise _explained(address, error, "written") from None
+        return True
+
+    def remove(self, address: Address) -> None:
+        import obstore
+
+        try:
+            obstore.delete(self._store, address.key)
+        except FileNotFoundError:
+            return
+        except Exception as error:
+            raise _explained(address, error, "written") from None
+
     def _empty(self, address: Address) -> Head:
         import obstore
 
@@ -84,25 +130,35 @@ class Objects:
 
 
 def _head(meta: Any) -> Head:
-    return Head(meta["size"], meta["e_tag"] or str(meta["last_modified"]))
+    return Head(meta["size"], _tag(meta) or str(meta["last_modified"]))
 
 
-def _explained(address: Address, error: Exception) -> Exception:
+def _tag(meta: Any) -> str:
+    """Some stores put it in quotes here and not there."""
+    return str(meta["e_tag"] or "").strip('"')
+
+
+def _status(error: Exception) -> int:
+    """Of the answer; 0 where none came."""
+    found = STATUS.search(str(error))
+    return int(found[1]) if found else 0
+
+
+def _explained(address: Address, error: Exception, doing: str = "read") -> Exception:
     """An error of obstore, whose own text may hold what nobody must see."""
     from obstore import exceptions
 
     if isinstance(error, FileNotFoundError):
         return Missing(str(address))
-    found = STATUS.search(str(error))
-    status = int(found[1]) if found else 0
+    status = _status(error)
     refused = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)
     if isinstance(error, refused) or status in (401, 403):
         advice = ADVICE.get(address.scheme.rstrip("a"), AZURE)
-        return StorageError(f"{address} cannot be read (access is refused): {advice}")
+        return StorageError(f"{address} cannot be {doing} (access is refused): {advice}")
     if status == 416:
         return NothingThere(f"{address} has fewer bytes than were asked for: check it")
     if 400 <= status < 500 and status not in (408, 429):
-        return StorageError(f"{address} cannot be read (status {status}): check bucket, region and name")
+        return StorageError(f"{address} cannot be {doing} (status {status}): check bucket, region and name")
     if isinstance(error, exceptions.NotSupportedError):
         return StorageError(f"{address} is in a store that sends whole files only: download it first")
     return TryAgain(f"status {status}" if status else "the connection broke off, or could not be made")

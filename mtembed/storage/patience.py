@@ -32,8 +32,11 @@ class Patience:
 PATIENCE = Patience()
 
 
-def persist(what: object, attempt: Callable[[], T], patience: Patience | None = None) -> T:
-    """What ``attempt`` returns, tried again whenever it raises TryAgain.  Raises StorageError at the deadline."""
+def persist(what: object, attempt: Callable[[], T], patience: Patience | None = None, *, doing: str = "read") -> T:
+    """What ``attempt`` returns, tried again whenever it raises TryAgain.
+
+    Raises StorageError at the deadline, which says what was tried (``doing``).
+    """
     rules = patience or PATIENCE
     end, pause, tries = rules.clock() + rules.deadline, rules.first, 0
     while True:
@@ -47,7 +50,7 @@ def persist(what: object, attempt: Callable[[], T], patience: Patience | None = 
         wait = pause * random.uniform(0.5, 1.0) if asked is None else asked
         if rules.clock() + wait > end:
             raise StorageError(
-                f"{what} cannot be read ({why}; {tries} tries): check the connection, and run the same command again"
+                f"{what} cannot be {doing} ({why}; {tries} tries): check the connection, and run the same command again"
             ) from None
         METER.count(waited=wait)
         rules.wait(wait)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from mtembed.storage.address import Address
@@ -36,6 +37,34 @@ class Store(Protocol):
         """All files below a folder."""
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A file in a list of files: as it was then, and when it came to be, in seconds since 1970 by the store's clock (0
+    where it does not say)."""
+
+    head: Head
+    modified: float
+
+
+class Writable(Store, Protocol):
+    """A store that also takes files.  A file that is put is there whole or not at all."""
+
+    def listed(self, folder: Address) -> dict[str, Listed]:
+        """All files below a folder, by their path below it."""
+
+    def put(self, address: Address, content: bytes | Path) -> str:
+        """A file, whether or not there was one; ``content`` may be one of this machine.  Returns its tag."""
+
+    def create(self, address: Address, content: bytes) -> bool:
+        """A file, if there was none: of many that create it at once, exactly one is told True.
+
+        Raises NotExclusive where the store cannot do that.
+        """
+
+    def remove(self, address: Address) -> None:
+        """A file is there no more, or never was."""
+
+
 class TryAgain(Exception):
     """A try failed and another one may not: why, in a few words; ``after`` how many seconds the store asked for."""
 
@@ -45,4 +74,8 @@ class TryAgain(Exception):
 
 
 class Missing(Exception):
-    """There is no such file."""
+    """There is no such file, or no such bucket."""
+
+
+class NotExclusive(Exception):
+    """The store cannot tell many that create one file which of them did."""

@@ -14,6 +14,7 @@ import pytest
 
 from mtembed.cluster.on_ray import absolute
 from mtembed.config import RunConfig
+from mtembed.dataset.board import FolderBoard
 from mtembed.dataset.claims import owners
 from mtembed.errors import UsageError
 from tests.tools.commands import embeddings, leftovers, run, start, wait_for
@@ -61,7 +62,7 @@ def command(archive: Path, output: Path, *more: str) -> list[str]:
 
 def members(output: Path) -> set[str]:
     try:
-        return {name for name in owners(output / ".mtembed", "claim").values() if name}
+        return {name for name in owners(FolderBoard(output / ".mtembed"), "claim").values() if name}
     except FileNotFoundError:
         return set()
 

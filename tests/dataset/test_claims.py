@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mtembed.dataset.board import FolderBoard
 from mtembed.dataset.claims import Claims, holds, owners
 from mtembed.dataset.folder import Dataset
 from mtembed.dataset.members import Members, State, at_work
@@ -34,7 +35,7 @@ class Process:
 
     def __init__(self, work: Path, clock: Clock, *, of_another_boot: bool = False) -> None:
         self.members = Members.enter(work, SINCE, LEASE_S, clock)
-        self.claims = Claims(work, "claim", self.members)
+        self.claims = Claims(FolderBoard(work), "claim", self.members)
         if of_another_boot:
             self.members.beat(boot="another")
 
@@ -53,16 +54,16 @@ def test_of_many_who_want_a_shard_one_gets_it(tmp_path: Path, clock: Clock) -> N
         for name in NAMES:
             assert sum(pool.map(lambda one, name=name: one.claims.take(name), several)) == 1  # type: ignore[misc]
             assert sum(name in one.claims.mine for one in several) == 1
-    assert set(owners(tmp_path, "claim")) == {*NAMES}
+    assert set(owners(FolderBoard(tmp_path), "claim")) == {*NAMES}
 
 
 def test_what_is_released_can_be_taken_by_another(tmp_path: Path, clock: Clock) -> None:
     one, two = Process(tmp_path, clock), Process(tmp_path, clock)
     assert one.claims.take("a") and one.claims.take("a") and not two.claims.take("a")
     two.claims.release("a")
-    assert holds(tmp_path, "claim", "a", one.members.name)
+    assert holds(FolderBoard(tmp_path), "claim", "a", one.members.name)
     one.claims.release("a")
-    assert two.claims.take("a") and owners(tmp_path, "claim") == {"a": two.members.name}
+    assert two.claims.take("a") and owners(FolderBoard(tmp_path), "claim") == {"a": two.members.name}
 
 
 def test_a_killed_process_loses_its_shards_at_once(tmp_path: Path, clock: Clock) -> None:
@@ -79,11 +80,11 @@ def test_a_stopped_process_loses_its_shards_after_a_lease_and_notices(tmp_path: 
     assert not two.claims.take("a")
     clock.now += 1
     assert two.claims.take("a") and not three.claims.take("a")
-    assert not holds(tmp_path, "claim", "a", one.members.name)
+    assert not holds(FolderBoard(tmp_path), "claim", "a", one.members.name)
     one.members.beat()
     assert one.claims.superseded() == ["a"] and one.claims.mine == {"b"} and one.claims.superseded() == []
     one.claims.release("a")
-    assert holds(tmp_path, "claim", "a", two.members.name)
+    assert holds(FolderBoard(tmp_path), "claim", "a", two.members.name)
     assert not three.claims.take("b")  # it beats again
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from mtembed.dataset.board import FolderBoard
 from mtembed.dataset.claims import owners
 from mtembed.dataset.members import names
 from tests.tools.commands import embeddings, leftovers, run, start, wait_for
@@ -68,7 +69,7 @@ def ended(process: subprocess.Popen[str]) -> str:
 
 def has_claims(work: Path, count: int = 1) -> bool:
     try:
-        return len(owners(work, "claim")) >= count
+        return len(owners(FolderBoard(work), "claim")) >= count
     except FileNotFoundError:
         return False
 
@@ -126,7 +127,7 @@ def test_a_stopped_process_loses_its_shards_and_makes_nothing_twice(
     wait_for(lambda: has_claims(work) and has_cells(work), begun[0])
     os.killpg(begun[0].pid, signal.SIGSTOP)
     (stopped,) = names(work)
-    assert stopped in owners(work, "claim").values()
+    assert stopped in owners(FolderBoard(work), "claim").values()
     assert status(output)["processes"] == 1
     begun.append(start(command(archive, output, *LEASE)))
     ended(begun[1])

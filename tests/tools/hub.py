@@ -19,29 +19,28 @@ def writable(handler: Handler) -> bool:
     folder = handler.server.folder
     if handler.command == "PUT":
         folder.joinpath(".objects").mkdir(exist_ok=True)
-        folder.joinpath(".objects", path.rpartition("/")[2]).write_bytes(_body(handler))
+        folder.joinpath(".objects", path.rpartition("/")[2]).write_bytes(handler.body)
         return _say(handler, {})
     if path == "/api/repos/create":
-        asked = json.loads(_body(handler))
+        asked = json.loads(handler.body)
         name = f"{asked.get('organization') or 'somebody'}/{asked['name']}"
         (folder / name).mkdir(parents=True, exist_ok=True)
         return _say(handler, {"url": handler.server.url(f"datasets/{name}"), "name": name})
     if path == "/api/validate-yaml":
-        _body(handler)
         return _say(handler, {"errors": [], "warnings": []})
     if preupload:
-        names = [one["path"] for one in json.loads(_body(handler))["files"]]
+        names = [one["path"] for one in json.loads(handler.body)["files"]]
         modes = {name: "lfs" if name.endswith(".parquet") else "regular" for name in names}
         files = [{"path": name, "uploadMode": mode, "shouldIgnore": False} for name, mode in modes.items()]
         return _say(handler, {"files": files})
     if batch:
-        objects = json.loads(_body(handler))["objects"]
+        objects = json.loads(handler.body)["objects"]
         for one in objects:
             if not (folder / ".objects" / one["oid"]).exists():
                 one["actions"] = {"upload": {"href": handler.server.url(f"objects/{one['oid']}")}}
         return _say(handler, {"objects": objects, "transfer": "basic"})
     if commit:
-        for line in _body(handler).splitlines():
+        for line in handler.body.splitlines():
             _take(handler, commit[1], json.loads(line))
         return _say(handler, {"commitUrl": handler.server.url(f"datasets/{commit[1]}/commit/1"), "commitOid": "1" * 40})
     return hub(handler)
@@ -58,17 +57,6 @@ def _take(handler: Handler, repository: str, item: dict[str, object]) -> None:
         path.write_bytes((handler.server.folder / ".objects" / value["oid"]).read_bytes())
     else:
         path.write_bytes(base64.b64decode(value["content"]))
-
-
-def _body(handler: Handler) -> bytes:
-    if "chunked" not in handler.headers.get("Transfer-Encoding", ""):
-        return handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
-    found = b""
-    while length := int(handler.rfile.readline(), 16):
-        found += handler.rfile.read(length)
-        handler.rfile.readline()
-    handler.rfile.readline()
-    return found
 
 
 def _say(handler: Handler, content: object) -> bool:

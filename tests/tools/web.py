@@ -18,6 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Literal, cast
@@ -79,6 +80,7 @@ class Server(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: Server
 
     def do_HEAD(self) -> None:
@@ -93,23 +95,38 @@ class Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         self._serve(body=True)
 
+    def do_DELETE(self) -> None:
+        self._serve(body=True)
+
     def log_message(self, format: str, *args: object) -> None:
         pass
 
     def _serve(self, body: bool) -> None:
         wanted = self.headers.get("Range", "")
+        self.body = self._body()
         path = unquote(urlsplit(self.path).path)
         fault = self.server.fault(Request(self.command, path, wanted, dict(self.headers)))
         if fault is not None and fault.what.isdigit():
-            self._status(int(fault.what), fault.after)
+            self.status(int(fault.what), fault.after)
         elif fault is not None and fault.what == "reset":
-            self._reset()
+            self.reset()
         else:
             self._plan = (wanted, body, fault)
             if not self.server.answer(self):
                 self.file(self.server.folder / path.lstrip("/"))
 
-    def _status(self, status: int, after: str = "", size: int | None = None) -> None:
+    def _body(self) -> bytes:
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        found = b""
+        while length := int(self.rfile.readline(), 16):
+            found += self.rfile.read(length)
+            self.rfile.readline()
+        self.rfile.readline()
+        return found
+
+    def status(self, status: int, after: str = "", size: int | None = None) -> None:
+        """An answer without a body."""
         self.send_response(status)
         if size is not None:
             self.send_header("Content-Range", f"bytes */{size}")
@@ -118,14 +135,17 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
+        """No answer: the connection ends."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
         self.close_connection = True
 
-    def say(self, content: bytes, kind: str) -> bool:
+    def say(self, content: bytes, kind: str, tag: str = "") -> bool:
         """A whole answer; True, as ``answer`` returns."""
         self.send_response(200)
+        if tag:
+            self.send_header("ETag", f'"{tag}"')
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -136,12 +156,12 @@ class Handler(BaseHTTPRequestHandler):
         """A file, or the range of it that was asked for."""
         wanted, body, fault = self._plan
         if not path.is_file():
-            self._status(404)
+            self.status(404)
             return
         found = path.stat()
         size = found.st_size
         if wanted and not size:
-            self._status(416, size=0)
+            self.status(416, size=0)
             return
         first, last = 0, size - 1
         match = re.fullmatch(r"bytes=(\d*)-(\d*)", wanted)
@@ -152,7 +172,7 @@ class Handler(BaseHTTPRequestHandler):
                 first = max(0, size - int(match[2]))
         else:
             match = None
-        tag = f"{size:x}-{found.st_mtime_ns:x}" if fault != Fault("etag") else "another"
+        tag = tag_of(path) if fault != Fault("etag") else "another"
         self.send_response(206 if match else 200)
         self.send_header("ETag", f'"{tag}"')
         self.send_header("Last-Modified", "Sat, 28 Nov 2026 00:00:00 GMT")
@@ -172,6 +192,12 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(piece)
 
 
+def tag_of(path: Path) -> str:
+    """The ETag of a file, without its quotes."""
+    found = path.stat()
+    return f"{found.st_size:x}-{found.st_mtime_ns:x}"
+
+
 def bucket(handler: Handler) -> bool:
     """The folder's own folders as buckets of S3: their lists, ListObjectsV2."""
     asked = urlsplit(handler.path)
@@ -182,13 +208,17 @@ def bucket(handler: Handler) -> bool:
     prefix = query.get("prefix", [""])[0]
     keys = sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
     contents = "".join(
-        f"<Contents><Key>{escape(key)}</Key><Size>{(root / key).stat().st_size}</Size><ETag>x</ETag>"
-        "<LastModified>2026-11-28T00:00:00.000Z</LastModified></Contents>"
+        f"<Contents><Key>{escape(key)}</Key><Size>{(root / key).stat().st_size}</Size>"
+        f"<ETag>&quot;{tag_of(root / key)}&quot;</ETag><LastModified>{_stamp(root / key)}</LastModified></Contents>"
         for key in keys
         if key.startswith(prefix)
     )
     text = f"<ListBucketResult><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>"
     return handler.say(text.encode(), "application/xml")
+
+
+def _stamp(path: Path) -> str:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def hub(handler: Handler) -> bool:
@@ -218,8 +248,7 @@ def hub(handler: Handler) -> bool:
         every = sorted((root / tree[2]).rglob("*") if "recursive=" in handler.path else (root / tree[2]).iterdir())
         found = [_entry(root, one) for one in every]
     elif named:
-        length = int(handler.headers.get("Content-Length", 0))
-        body = handler.rfile.read(length)
+        body = handler.body
         names = json.loads(body)["paths"] if body.startswith(b"{") else parse_qs(body.decode())["paths"]
         root = handler.server.folder / named[1]
         found = [_entry(root, root / name) for name in names if (root / name).exists()]

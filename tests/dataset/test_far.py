@@ -1,0 +1,173 @@
+"""Claims and leases in a store: exclusive whoever asks, free after a lease; and what a dataset there looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mtembed.dataset.board import FolderBoard, StoreBoard
+from mtembed.dataset.claims import Claims, forget, owners
+from mtembed.dataset.far import FarDataset, dataset_of
+from mtembed.dataset.folder import WORK, Dataset
+from mtembed.dataset.home import Home
+from mtembed.dataset.members import Members, State, at_work
+from mtembed.errors import OutputError, StorageError
+from mtembed.storage import writing
+from mtembed.storage.address import Address
+from tests.tools.bucket import writable
+from tests.tools.remote import PLACE, bucket_served, here, there
+from tests.tools.web import Fault, Handler, Server
+
+LEASE_S, SINCE = 60.0, "2026-01-01T00:00:00Z"
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with bucket_served(tmp_path / "store", monkeypatch) as found:
+        yield found
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Machine:
+    """A process on a machine of its own."""
+
+    def __init__(self, work: Path, clock: Clock) -> None:
+        work.mkdir()
+        self.board = StoreBoard(Home(Address.of(PLACE)), WORK, every_s=-1.0, clock=clock)
+        self.members = Members.enter(work, SINCE, LEASE_S, clock, self.board)
+        self.claims = Claims(self.board, "claim", self.members)
+
+
+@pytest.fixture
+def machines(tmp_path: Path, server: Server) -> tuple[Clock, Machine, Machine]:
+    clock = Clock()
+    one, two = (Machine(tmp_path / name, clock) for name in ("one", "two"))
+    clock.now += 0.001
+    return clock, one, two
+
+
+def test_of_many_who_want_a_shard_one_gets_it(tmp_path: Path, server: Server) -> None:
+    several = [Machine(tmp_path / str(number), Clock()) for number in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        for name in ("a", "part_1", "ü ? #"):
+            assert sum(pool.map(lambda one, name=name: one.claims.take(name), several)) == 1  # type: ignore[misc]
+    assert len(owners(several[0].board, "claim")) == 3
+
+
+def test_a_silent_machine_loses_its_shards_after_a_lease(machines: tuple[Clock, Machine, Machine]) -> None:
+    clock, one, two = machines
+    assert one.claims.take("a") and one.claims.take("b") and not two.claims.take("a")
+    clock.now += LEASE_S - 1
+    assert not two.claims.take("a")
+    clock.now += 2
+    assert two.claims.take("a")
+    one.members.beat()
+    assert one.claims.superseded() == ["a"] and one.claims.mine == {"b"}
+    clock.now += 1
+    assert not two.claims.take("b") and two.members.state(one.members.name) is State.LIVING
+    forget(two.board, one.members.name)
+    two.members.bury(one.members.name)
+    assert two.members.others() == [] and two.claims.take("b")
+
+
+def test_somebody_who_looks_sees_every_machine(tmp_path: Path, machines: tuple[Clock, Machine, Machine]) -> None:
+    _, one, two = machines
+    one.members.beat(cells=7)
+    board = StoreBoard(Home(Address.of(PLACE)), WORK)
+    found = at_work(tmp_path / "nowhere", far=board)
+    assert set(found) == {one.members.name, two.members.name} and found[one.members.name].cells == 7
+    one.members.leave()
+    board.look()
+    assert set(at_work(tmp_path / "nowhere", far=board)) == {two.members.name}
+
+
+def test_what_was_done_though_the_answer_was_lost_is_ours(server: Server) -> None:
+    answers = iter(["lost", ""])
+
+    def lossy(handler: Handler) -> bool:
+        if handler.command == "PUT" and next(answers) == "lost":
+            handler.server.answer = writable
+            handler.wfile = (handler.server.folder / "nowhere").open("wb")
+            writable(handler)
+            handler.reset()
+            return True
+        return writable(handler)
+
+    server.answer = lossy
+    home = Home(Address.of(PLACE))
+    assert home.create("claim", b"me") and not home.create("claim", b"another")
+
+
+def test_a_store_that_ignores_the_condition_is_found_out(server: Server) -> None:
+    assert Home(Address.of(PLACE)).is_exclusive("trial")
+
+    def careless(handler: Handler) -> bool:
+        del handler.headers["If-None-Match"]
+        return writable(handler)
+
+    server.answer = careless
+    assert not Home(Address.of(PLACE)).is_exclusive("trial")
+    dataset = FarDataset(Address.of(PLACE))
+    with dataset.joined():
+        assert isinstance(dataset.board, FolderBoard) and "--shard-index" in dataset.advice
+        assert dataset.claims.take("a") and dataset.holds("a")
+
+
+def test_a_store_that_is_lost_is_not_waited_for_twice(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "WRITING", replace(writing.WRITING, deadline=0.3))
+    server.fail_next([Fault("500")] * 100)
+    home = Home(Address.of(PLACE))
+    with pytest.raises(OutputError, match=r"s3://bucket/vectors/a cannot be written \(status 500"):
+        home.put("a", b"")
+    asked = len(server.requests)
+    with pytest.raises(OutputError):
+        home.put("a", b"")
+    assert len(server.requests) == asked + 1
+
+
+def test_a_part_is_done_when_both_files_are_there(server: Server, tmp_path: Path) -> None:
+    dataset = FarDataset(Address.of(PLACE))
+    with dataset.joined():
+        for stem, kinds in {"a": ("embeddings", "timings"), "b": ("embeddings",), "c": ("timings",)}.items():
+            for kind in kinds:
+                scratch = dataset.unfinished()
+                scratch.write_text(stem)
+                dataset.publish(scratch, dataset.root / kind / f"{stem}.parquet")
+        dataset.look()
+        assert dataset.done_stems() == {"a"} and dataset.is_done("a") and dataset.size_of("a") == 1
+        assert not dataset.is_done("b") and dataset.version_of("b") is None and dataset.visible() != []
+        dataset.bring("a")
+        assert dataset.part("a").read_text() == dataset.timings("a").read_text() == "a"
+        before = dataset.version_of("a")
+        dataset.look_at("a")
+        assert dataset.version_of("a") == before
+        dataset.discard("a")
+        assert dataset.done_stems() == set() and not dataset.part("a").exists()
+        assert not (there(server) / "embeddings/a.parquet").exists()
+    assert here(tmp_path / "cache") == [] and not list((there(server) / WORK).glob("*"))
+
+
+def test_an_empty_file_and_an_empty_folder(server: Server) -> None:
+    assert writing.listed(Address.of("s3://bucket/nothing")) == {}
+    home = Home(Address.of(PLACE))
+    home.put("failures.jsonl", b"")
+    assert home.read("failures.jsonl", 10) == b"" and home.head("failures.jsonl") is not None
+    assert home.head("nothing") is None and home.read("nothing", 10) == b""
+    with pytest.raises(StorageError, match="no such bucket"):
+        writing.put(Address.of("s3://nowhere/a"), b"x")
+
+
+def test_places_on_this_machine_are_folders(tmp_path: Path) -> None:
+    assert isinstance(dataset_of(f"file://{tmp_path}"), Dataset) and dataset_of(f"file://{tmp_path}").root == tmp_path
+    assert not isinstance(dataset_of(str(tmp_path)), FarDataset)
