@@ -35,7 +35,7 @@ def report(
     from mtembed.report.summary import summarise
     from mtembed.report.timings import load
 
-    with at_hand(directory, parts=False) as folder:
+    with at_hand(directory) as folder:
         timings = load(folder)
         work = Work(timings)
         result = summarise(timings, work, price_per_hour)
