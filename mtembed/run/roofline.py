@@ -24,7 +24,6 @@ from mtembed.types import DECODE_STAGES, DEVICE_STAGES, CellTiming, Roofline, Sh
 READ_FOR_S = 3.0
 FIND_FOR_S = 10.0
 MOST_CELLS = 32
-AHEAD = 3  # cells that a worker has at hand, so that it reads ahead of decoding
 
 
 def measure(plan: Plan, settings: Settings, sizes: Sizes, decoder: Worker, shards: Sequence[int]) -> Roofline:
@@ -33,7 +32,7 @@ def measure(plan: Plan, settings: Settings, sizes: Sizes, decoder: Worker, shard
     Raises WorkerError when a worker ends before it has answered.
     """
     paths = [plan.shards[i] for i in shards]
-    timings = decode_trial(decoder, paths, plan.config.stall_timeout)
+    timings = decode_trial(decoder, paths, sizes.decode_credit, plan.config.stall_timeout)
     crews = sizes.crews
     trial = network_trial(plan, settings, sizes, crews.device)
     alone = {name: _mean(timings, name) for name in DECODE_STAGES} | trial.stages
@@ -54,8 +53,9 @@ def measure(plan: Plan, settings: Settings, sizes: Sizes, decoder: Worker, shard
     )
 
 
-def decode_trial(worker: Worker, paths: Sequence[Place], patience: float) -> list[CellTiming]:
-    """Timings of the first cells that can be decoded; the very first, which loads libraries, is left out.
+def decode_trial(worker: Worker, paths: Sequence[Place], credit: int, patience: float) -> list[CellTiming]:
+    """Timings of the first cells that can be decoded; the very first, which loads libraries, is left out.  The worker
+    has so many cells at hand as in a run, its ``credit``.
 
     It ends ``READ_FOR_S`` after the first answer, and at all events when no cell was found for ``FIND_FOR_S``.
     """
@@ -65,7 +65,7 @@ def decode_trial(worker: Worker, paths: Sequence[Place], patience: float) -> lis
     for shard, path in enumerate(paths):
         worker.send(PlanTask(shard, path))
         listing = receive(worker, patience).listing
-        for timing in _decoded(worker, path, listing, patience):
+        for timing in _decoded(worker, path, listing, credit, patience):
             timings += [timing] if timing.status == "ok" else []
             answers += 1
             until = time.monotonic() + READ_FOR_S if answers == 1 else until
@@ -76,13 +76,13 @@ def decode_trial(worker: Worker, paths: Sequence[Place], patience: float) -> lis
     return timings[1:] or timings
 
 
-def _decoded(worker: Worker, path: Place, listing: ShardListing, patience: float) -> Iterator[CellTiming]:
-    """Timings of a shard's cells, each given to the worker before the one ahead of it is done; one slot does, because
-    nobody reads it."""
-    for at, cell in enumerate((*listing.cells, *[None] * AHEAD)):
+def _decoded(worker: Worker, path: Place, listing: ShardListing, credit: int, patience: float) -> Iterator[CellTiming]:
+    """Timings of a shard's cells, which are given to the worker ahead; one slot does for all, because nobody reads
+    it."""
+    for at, cell in enumerate((*listing.cells, *[None] * (credit - 1))):
         if cell is not None:
             worker.send(DecodeTask(SlotRef(0, 0), path, cell, listing.fingerprint))
-        if at >= AHEAD:
+        if at >= credit - 1:
             timing: CellTiming = receive(worker, patience).timing
             yield timing
 
