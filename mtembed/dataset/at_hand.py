@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from mtembed.errors import StorageError, UsageError
 from mtembed.storage import cache
 from mtembed.storage.address import Address, is_address
 from mtembed.storage.copies import download, local
-from mtembed.storage.readers import THREADS
+from mtembed.storage.readers import THREADS, submit
 
 Each = Callable[[Iterable[str]], Iterator[str]]
 """Stems of parts in, the same out: a part's files are there from its turn on until the next one's."""
@@ -46,18 +47,18 @@ def part_by_part(name: Name) -> Iterator[tuple[Path, Each]]:
     if not is_address(str(name)):
         yield Path(name), iter
         return
-    with _copied(Address.of(str(name)), later=FOLDERS) as (root, files), ThreadPoolExecutor(2) as pool:
+    with _copied(Address.of(str(name)), later=FOLDERS) as (root, files):
         for path in files:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-        yield root, _Turns(files, pool).each
+        yield root, _Turns(files).each
 
 
 class _Turns:
-    """Files of parts, fetched when it is their turn."""
+    """Files of parts, fetched when it is their turn, by threads that nobody waits for when it comes to nothing."""
 
-    def __init__(self, files: Mapping[Path, Address], pool: ThreadPoolExecutor) -> None:
-        self._files, self._pool = files, pool
+    def __init__(self, files: Mapping[Path, Address]) -> None:
+        self._files = files
         self._of_stem: dict[str, list[Path]] = {}
         for path in files:
             self._of_stem.setdefault(path.stem, []).append(path)
@@ -76,7 +77,7 @@ class _Turns:
 
     def _fetch(self, stem: str) -> list[Future[None]]:
         paths = self._of_stem.get(stem, ())
-        return [self._pool.submit(_download, self._files[path], path) for path in paths]
+        return [submit(partial(_download, self._files[path], path)) for path in paths]
 
 
 @contextmanager
@@ -101,7 +102,7 @@ def _scratch(address: Address) -> Iterator[Path]:
     """A temporary folder where links to copies can be made, called as the dataset is."""
     try:
         cache.folder().mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(dir=cache.folder(), prefix="dataset-")
+        scratch = tempfile.TemporaryDirectory(dir=cache.folder(), prefix="dataset-", ignore_cleanup_errors=True)
     except OSError as error:
         raise _no_room(address, error) from None
     with scratch:
