@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from mtembed.notes import Note
+from mtembed.notes import Note, Traffic
 from mtembed.storage.address import Place
-from mtembed.storage.traffic import Traffic
 from mtembed.types import (
     Cell,
     CellRecord,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 
@@ -191,6 +191,31 @@ class ShardLost:
 
 
 @dataclass(frozen=True, slots=True)
+class Traffic:
+    """What a process asked of stores: ``requests``, how many of them were tried ``again``, ``bytes`` that came, seconds
+    ``waited`` between tries, and seconds that readers were ``blocked``, because bytes were not there yet."""
+
+    name: ClassVar[str] = "network"
+    requests: int = 0
+    again: int = 0
+    bytes: int = 0
+    waited: float = 0.0
+    blocked: float = 0.0
+
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
+
+    def __sub__(self, other: Traffic) -> Traffic:
+        return Traffic(*(getattr(self, one.name) - getattr(other, one.name) for one in fields(self)))
+
+    def sentence(self) -> str:
+        return ""
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class MetadataOdd:
     """Something in ``metadata.parquet`` could not be used; it becomes a warning of the dataset, told once."""
 
@@ -217,5 +242,6 @@ Note = (
     | PartRemade
     | ShardLost
     | MetadataOdd
+    | Traffic
 )
 """A fact about the run: ``name`` is its key in the manifest, ``sentence()`` what users are told, if anything."""

@@ -298,12 +298,14 @@ class CrewSizes:
 @dataclass(frozen=True, slots=True)
 class Roofline:
     """What each stage can do alone: milliseconds of a cell in one worker, cells per second of its crew (0: no limit was
-    found), bytes of blobs that one worker reads per second, and cells per second end to end at best."""
+    found), bytes of blobs that one worker reads per second, and cells per second end to end at best.
+    ``over_network``: shards lay behind addresses, so that reading is waiting for the network."""
 
     alone_ms: Mapping[str, float]
     limits: Mapping[str, float]
     read_bytes_per_s: float
     best: float
+    over_network: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from mtembed.notes import (
     PrecisionCheck,
     PrecisionUnknown,
     ShardLost,
+    Traffic,
     Unfused,
     Unpinned,
     WorkerReady,
@@ -65,6 +66,12 @@ NOTES: list[tuple[Note, str, dict[str, object], str]] = [
     ),
     (LaneDropped(2, "was killed"), "dropped_cards", {"lane": 2, "cause": "was killed"}, "lane 2 is given up"),
     (Unfused(0, "no kernel"), "unfused", {"card": 0, "cause": "no kernel"}, "without joined operators: no kernel"),
+    (
+        Traffic(7, 1, 1000, 2.0, 0.5),
+        "network",
+        {"requests": 7, "again": 1, "bytes": 1000, "waited": 2.0, "blocked": 0.5},
+        "",
+    ),
     (MetadataOdd("no line"), "warnings", {"cause": "no line"}, ""),
     (Unpinned(0, "error 2"), "unpinned", {"card": 0, "cause": "error 2"}, "could not be pinned: error 2"),
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -20,8 +20,7 @@ from mtembed.archive.shards import missing_columns
 from mtembed.errors import StorageError, UsageError
 from mtembed.parquet import UNREADABLE, as_bytes, as_texts, first_line, holds_bytes, repeated
 from mtembed.storage.address import Address, Place
-from mtembed.storage.copies import local
-from mtembed.storage.remote import tail
+from mtembed.storage.remote import Footer, RemoteParquet, footer_of, tail
 from mtembed.types import MetadataLine
 
 KEYS = ("parquet_url", "parquet_row")
@@ -72,7 +71,7 @@ class MetadataIndex:
         self.path = path
         self._groups: dict[str, list[int]] | None = None
         self._columns: list[str] = []
-        self._file: Path | None = None
+        self._footer: Footer | None = None
 
     def of_shard(self, name: str) -> ShardLines:
         """The lines about a shard's rows.  A file that cannot be read has none, and a note says so."""
@@ -80,7 +79,7 @@ class MetadataIndex:
             return ShardLines()
         found, unusable = ShardLines(), 0
         try:
-            with pq.ParquetFile(self._here()) as file:
+            with self.open() as file:
                 groups = self._index(file).get(name, [])
                 for batch in file.iter_batches(row_groups=groups, columns=self._columns, batch_size=BATCH):
                     for row, located in _lines(_about(batch, name)):
@@ -99,14 +98,24 @@ class MetadataIndex:
             found.notes += (f"{self.path.name} has no line about some of the shards",)
         return found
 
-    def _here(self) -> Path:
-        """The file, or its copy on this machine.  Raises StorageError."""
-        if self._file is None and self.path is not None:
-            self._file = local(self.path)
-        return self._file or Path()
+    def row_groups(self, file: pq.ParquetFile, names: Iterable[str]) -> list[int]:
+        """Which row groups of the open file have lines about shards.  Raises ValueError for a file that is none."""
+        index = self._index(file)
+        return sorted({group for name in names for group in index.get(name, ())})
+
+    def open(self) -> pq.ParquetFile:
+        """The file; behind an address the version that was seen first, of which is kept on disk what is read.
+
+        Raises StorageError, FileNotFoundError, pyarrow's errors.
+        """
+        if isinstance(self.path, Address):
+            self._footer = self._footer or footer_of(self.path)
+        return _opened(self.path or Path(), self._footer)
 
     def _index(self, file: pq.ParquetFile) -> dict[str, list[int]]:
         if self._groups is None:
+            for number in range(file.num_row_groups) if isinstance(file, RemoteParquet) else ():
+                file.read_ahead(number, ["parquet_url"])
             _require_columns(file.schema_arrow)
             self._columns = [name for name in COLUMNS if name in file.schema_arrow.names]
             groups: dict[str, list[int]] = {}
@@ -124,7 +133,7 @@ def check_metadata(path: Place) -> None:
     if isinstance(path, Path) and not path.is_file():
         raise UsageError(f"--metadata {path} is not a file: name Core's metadata.parquet")
     try:
-        with pq.ParquetFile(local(path)) as file:
+        with _opened(path) as file:
             missing = missing_columns(file.schema_arrow.names, (*KEYS, "product_id", "timestamp"))
             if missing:
                 raise UsageError(f"--metadata {path} has no column {', '.join(missing)}: name Core's metadata.parquet")
@@ -136,6 +145,10 @@ def check_metadata(path: Place) -> None:
         raise UsageError(str(error)) from None
     except UNREADABLE as error:
         raise UsageError(f"--metadata {path} is not a readable Parquet file: {first_line(error)}") from error
+
+
+def _opened(path: Place, footer: Footer | None = None) -> pq.ParquetFile:
+    return RemoteParquet(path, kept=True, footer=footer) if isinstance(path, Address) else pq.ParquetFile(path)
 
 
 def shard_names(url: str) -> set[str]:

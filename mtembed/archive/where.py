@@ -19,7 +19,7 @@ from mtembed.archive.selection import Rows, Selection
 from mtembed.errors import StorageError, UsageError
 from mtembed.parquet import UNREADABLE, as_texts, first_line
 from mtembed.storage.address import Place
-from mtembed.storage.copies import local
+from mtembed.storage.scanned import scanned
 
 MOST_ROW = 2**31  # row groups have 32-bit numbers
 CLOSED = {"enable_external_access": "false", "lock_configuration": "true"}
@@ -62,21 +62,22 @@ def _about(selection: Selection) -> tuple[str, str, dict[str, Any]]:
 def _rows(place: Place, condition: str, told: str, given: Mapping[str, Any] | None = None) -> Rows:
     """Numbers of the row groups for which a condition holds, by the names their shard may have."""
     import duckdb
-    import pyarrow.dataset as ds
 
+    names: list[str] = []
     try:
-        lines = ds.dataset(str(local(place)), format="parquet")
-        if missing := [name for name in KEYS if name not in lines.schema.names]:
-            raise UsageError(f"{place} has no column {missing[0]}: name Core's metadata.parquet with --metadata")
-        text = f"select parquet_url, parquet_row from metadata where {condition}"
-        with duckdb.connect(":memory:", config=CLOSED) as base:  # type: ignore[arg-type]
-            base.register("metadata", lines)
-            if len(base.extract_statements(text)) != 1:
-                raise UsageError(f"{told} is not possible: give one condition")
-            found = base.sql(text, params=dict(given) if given else None).to_arrow_table()
+        with scanned(place) as lines:
+            names = lines.schema.names
+            if missing := [name for name in KEYS if name not in names]:
+                raise UsageError(f"{place} has no column {missing[0]}: name Core's metadata.parquet with --metadata")
+            text = f"select parquet_url, parquet_row from metadata where {condition}"
+            with duckdb.connect(":memory:", config=CLOSED) as base:  # type: ignore[arg-type]
+                base.register("metadata", lines)
+                if len(base.extract_statements(text)) != 1:
+                    raise UsageError(f"{told} is not possible: give one condition")
+                found = base.sql(text, params=dict(given) if given else None).to_arrow_table()
     except duckdb.Error as error:
-        names = ", ".join(lines.schema.names)
-        raise UsageError(f"{told or place} is not possible ({first_line(error)}): columns are {names}") from None
+        columns = ", ".join(names)
+        raise UsageError(f"{told or place} is not possible ({first_line(error)}): columns are {columns}") from None
     except StorageError as error:
         raise UsageError(str(error)) from None
     except UNREADABLE as error:

@@ -12,6 +12,10 @@ from mtembed.check.part import PartContent
 from mtembed.errors import ShardError
 from mtembed.parquet import UNREADABLE, first_line
 from mtembed.storage.address import Place
+from mtembed.storage.remote import RemoteParquet
+
+NAMES = ["grid_cell", "product_id"]
+AHEAD = 8  # rows of a shard behind an address that are asked for at a time
 
 
 def check_input(path: Place, facts: Mapping[str, Any], content: PartContent, findings: Findings) -> None:
@@ -28,8 +32,11 @@ def check_input(path: Place, facts: Mapping[str, Any], content: PartContent, fin
             if not facts["footer_sha256"]:
                 found.add("input", "it could not be opened when it was embedded, and can now: use --retry-failed")
                 return
-            for row, names in content.names.items():
-                stored = file.read_row_group(row, columns=["grid_cell", "product_id"], use_threads=False).to_pylist()[0]
+            rows = [*content.names]
+            for at, (row, names) in enumerate(content.names.items()):
+                for coming in rows[at : at + AHEAD] if isinstance(file, RemoteParquet) else ():
+                    file.read_ahead(coming, NAMES)
+                stored = file.read_row_group(row, columns=NAMES, use_threads=False).to_pylist()[0]
                 if names != (stored["grid_cell"] or "", stored["product_id"] or ""):
                     found.add("input", f"holds {stored['grid_cell']} of {stored['product_id']}", f"row group {row}")
     except (ShardError, *UNREADABLE, LookupError) as error:

@@ -25,6 +25,7 @@ from mtembed.check.findings import AGAIN, Findings, Problem, Verdict
 from mtembed.check.folder import check_card, check_failures, check_leftovers, in_work
 from mtembed.check.inputs import check_input
 from mtembed.check.part import PartOrder, check_part
+from mtembed.dataset.at_hand import Each
 from mtembed.dataset.folder import Dataset
 from mtembed.dataset.manifest import Manifest as Record
 from mtembed.dataset.manifest import read, totals
@@ -70,12 +71,15 @@ class Manifest:
         return all(self.settings[name] is None for name in ("bbox", "cells_sha256", "where", "limit"))
 
 
-def verify(root: Path, shards: Sequence[str | Path] = (), tick: Tick = lambda done, total: None) -> Verdict:
+def verify(
+    root: Path, shards: Sequence[str | Path] = (), tick: Tick = lambda done, total: None, each: Each = iter
+) -> Verdict:
     """Check the dataset in ``root``, and the input ``shards`` (files, folders) it was made from where they are given.
 
     While a run is working in the folder only the parts that are finished are checked.  ``tick`` is told the rows
-    checked so far and all there are.  Needs the memory of one row group.  Raises UsageError when ``root`` is no output
-    folder, or a shard does not exist; all else is in the verdict.
+    checked so far and all there are; ``each`` brings the files of a part when it is its turn.  Needs the memory of one
+    row group.  Raises UsageError when ``root`` is no output folder, or a shard does not exist; all else is in the
+    verdict.
     """
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder: name the output folder of a run")
@@ -86,7 +90,7 @@ def verify(root: Path, shards: Sequence[str | Path] = (), tick: Tick = lambda do
     manifests = _read_manifests(root, findings, working)
     parts = _parts(manifests, working, findings)
     cells = array("Q")
-    failures = _check_parts(parts, inputs, findings, tick, cells)
+    failures = _check_parts(parts, inputs, findings, tick, cells, each)
     for manifest in manifests:
         _check_manifest(manifest, findings)
         if not working:
@@ -218,7 +222,12 @@ def _order(manifest: Manifest, stem: str, facts: Mapping[str, Any]) -> PartOrder
 
 
 def _check_parts(
-    parts: Mapping[str, PartOrder], inputs: Mapping[str, Place], findings: Findings, tick: Tick, cells: array[int]
+    parts: Mapping[str, PartOrder],
+    inputs: Mapping[str, Place],
+    findings: Findings,
+    tick: Tick,
+    cells: array[int],
+    each: Each,
 ) -> dict[str, list[dict[str, Any]]]:
     """Every part, and its input where it is given; returns the failed cells by stem.
 
@@ -231,7 +240,8 @@ def _check_parts(
         tick(*rows)
 
     failures = {}
-    for stem, part in sorted(parts.items()):
+    for stem in each(sorted(parts)):
+        part = parts[stem]
         content = check_part(part, findings, count)
         failures[stem] = content.failures
         cells.extend(_short_hash(name or "") for name, _ in content.names.values())

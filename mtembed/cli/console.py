@@ -14,7 +14,7 @@ import re
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -74,19 +74,6 @@ class Speech:
             name = type(error).__name__
             emit({"event": "error", "error": name, "message": message, "exit_code": exit_code})
         say(f"mtembed: {' '.join(message.split())}")
-
-    @contextlib.contextmanager
-    def counting(self, label: str) -> Iterator[Callable[[int, int], None]]:
-        """A progress bar on a terminal, nothing elsewhere; to be told (done, total)."""
-        if not self.live:
-            yield lambda done, total: None
-            return
-        from rich.console import Console
-        from rich.progress import Progress
-
-        with Progress(console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(label)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def clean(text: str) -> str:

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from mtembed.cli.console import say
 from mtembed.cli.options import SPEECH, Fresh, Talk
+from mtembed.cli.working import counting
 from mtembed.config import BBOX, WHOLE
 from mtembed.text import counted, plural, size
 
@@ -42,7 +43,7 @@ def fetch(
     """
     from mtembed.run import mirror
 
-    with talk.counting("fetching") as tick:
+    with counting(talk, "fetching", "bytes") as tick:
         found = mirror.fetch(
             shards,
             output,

@@ -49,7 +49,11 @@ def progress_facts(progress: Progress) -> dict[str, Any]:
         "devices": {name: round(share, 3) for name, share in progress.devices.items()},
         "queue": {"ready": progress.ready, "free_slots": progress.free, "slots": progress.slots},
         "worker_deaths": progress.deaths,
-        "network": {**asdict(progress.traffic), "bytes_per_s": round(progress.fetched_per_s)},
+        "network": {
+            **asdict(progress.traffic),
+            "bytes_per_s": round(progress.fetched_per_s),
+            "waiting": round(progress.waiting, 3),
+        },
         "limiting": progress.limiting,
         "sentence": sentence(progress),
         "elapsed_s": round(progress.elapsed_s, 1),
@@ -79,10 +83,12 @@ def progress_line(progress: Progress) -> str:
 
 
 def network(progress: Progress) -> str:
-    """'0.120 GB/s over the network, 1,234 requests, 3 again, 2 s waited'."""
+    """'0.120 GB/s over the network, 9 requests (3 again after 2 s), decode workers wait 62% of their time for it'."""
     traffic = progress.traffic
-    again = f", {traffic.again:,} again, {duration(traffic.waited)} waited" if traffic.again else ""
-    return f"{progress.fetched_per_s / 1e9:.3f} GB/s over the network, {plural(traffic.requests, 'request')}{again}"
+    again = f" ({traffic.again:,} again after {duration(traffic.waited)})" if traffic.again else ""
+    requests = f"{plural(traffic.requests, 'request')}{again}"
+    waiting = f"decode workers wait {progress.waiting:.0%} of their time for it"
+    return f"{progress.fetched_per_s / 1e9:.3f} GB/s over the network, {requests}, {waiting}"
 
 
 def cells_so_far(progress: Progress) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from mtembed.cli.options import SPEECH, Talk
+from mtembed.cli.working import counting
 from mtembed.text import plural, size
 
 
@@ -24,7 +25,7 @@ def push(
     """
     from mtembed.dataset import push as hub
 
-    with talk.counting("sending") as tick:
+    with counting(talk, "sending", "bytes") as tick:
         found = hub.push(dataset, address, tick=tick)
     sent = f"{plural(found.sent, 'file')} sent, {size(found.bytes)}" if found.sent else "all were there: nothing to do"
     talk.show(f"{found.address}: {plural(found.files, 'file')}, {sent}", [found.as_json()])

@@ -35,7 +35,7 @@ def report(
     from mtembed.report.summary import summarise
     from mtembed.report.timings import load
 
-    with at_hand(directory, parts=False) as folder:
+    with at_hand(directory) as folder:
         timings = load(folder)
         work = Work(timings)
         result = summarise(timings, work, price_per_hour)
@@ -62,11 +62,13 @@ def view(report: Report) -> Group:
     """Everything the report says, in the order one asks."""
     from rich.console import Group
 
-    from mtembed.cli.tables import lines
+    from mtembed.cli.tables import lines, pairs
 
     parts: list[RenderableType] = [_head(report), lines(""), _stages(report), lines(""), _queues(report), lines("")]
     parts += [_workers(report), lines(""), lines(report.evidence, style="bold")]
     parts += [lines(text) for text in (report.advice, "", report.projected) if text or report.advice]
+    if report.network:
+        parts += [lines(""), lines("Network", style="bold"), pairs(report.network.words())]
     if report.roofline:
         parts += [lines(""), _roofline(report.roofline), lines(report.roofline.sentence)]
     if report.failed:
@@ -92,7 +94,7 @@ def _stages(report: Report) -> RenderableType:
     from mtembed.cli.tables import Columns
 
     rows = [(name, milliseconds(one.median_ms), milliseconds(one.p99_ms)) for name, one in report.stages.items()]
-    marked = [i for i, name in enumerate(report.stages) if name == report.limiting_stage]
+    marked = [i for i, name in enumerate(report.stages) if name == report.marked_stage]
     return Columns(("stage", "median", "99 %"), rows, title="Time per cell", numbers=("median", "99 %"), marked=marked)
 
 

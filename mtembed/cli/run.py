@@ -29,9 +29,10 @@ def run(config: Annotated[RunConfig, Parameter(name="*")], *, talk: Talk = SPEEC
 
     planned = plan(config)
     if config.dry_run:
+        from mtembed.cli.working import counting
         from mtembed.run.dryrun import estimate
 
-        with talk.counting("opening shards") as tick:
+        with counting(talk, "opening", "shards") as tick:
             found = estimate(planned, tick)
         talk.show(found.text(), [found.facts()])
         return 0

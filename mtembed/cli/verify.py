@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from mtembed.cli.console import INTERRUPTED, Speech
 from mtembed.cli.options import SPEECH, Run, Talk
+from mtembed.cli.working import counting
 from mtembed.errors import UsageError
 from mtembed.storage.address import is_address
 
@@ -54,9 +55,9 @@ def verify(
 def _checked(directory: str, shards: tuple[str, ...], talk: Speech) -> Verdict:
     """The verdict, which is shown."""
     from mtembed.check import verify as checks
-    from mtembed.dataset.at_hand import at_hand
+    from mtembed.dataset.at_hand import part_by_part
 
-    with at_hand(directory) as folder, talk.counting("checking rows") as tick:
-        verdict = checks.verify(folder, shards, tick)
+    with part_by_part(directory) as (folder, each), counting(talk, "checking", "rows") as tick:
+        verdict = checks.verify(folder, shards, tick, each)
     talk.show("\n".join([*verdict.lines(), checks.sentence(verdict)]), [verdict.as_json()])
     return verdict

@@ -27,6 +27,25 @@ def working(talk: Speech, unit: str = "rows", clock: Callable[[], float] = time.
         yield _Lines(talk.json, unit, clock)
 
 
+@contextlib.contextmanager
+def counting(
+    talk: Speech, what: str, unit: str, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[int, int], None]]:
+    """One thing that is counted, to be told (done, total): a bar or plain lines on stderr; JSON is the result alone."""
+    if talk.live:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(what)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+    elif talk.quiet or talk.json:
+        yield lambda done, total: None
+    else:
+        lines = _Lines(False, unit, clock)
+        yield lambda done, total: lines(what, done, total)
+
+
 class _Lines:
     """A line, or an event, from time to time."""
 

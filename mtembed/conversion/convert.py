@@ -78,7 +78,7 @@ def convert(
     read or written, SettingsError where something else lies in the output folder.
     """
     target = Target.of(to)
-    opened = open_dataset(dataset)
+    opened = open_dataset(dataset, tick=tick)
     names = (VALUES, METADATA) if target.array else file_names(opened)
     record = HEADER if target.array else RECORD
     folder = ResultFolder(Path(output), record, names, {"to": to}, opened.sources())
@@ -132,7 +132,7 @@ def _facts(opened: EmbeddingDataset, reduction: Reduction, to: str, after: int) 
 
 
 def _array_bytes(file: Any) -> int:
-    return 0 if file.array is None else int(file.array.values.stat().st_size)
+    return 0 if file.array is None else file.array.bytes
 
 
 def _encoded(opened: EmbeddingDataset, number: int, first: int, reduction: Reduction, vectors: Any) -> Any:

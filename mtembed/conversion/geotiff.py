@@ -41,7 +41,7 @@ def geotiffs(
     Names are PART-ROW-CELL.tif, rows counted from 0.  Started again it goes on where it was stopped.  Raises UsageError
     where the dataset holds no maps, OutputError and SettingsError as ``convert`` does.
     """
-    opened = open_dataset(dataset, maps=True)
+    opened = open_dataset(dataset, maps=True, tick=tick)
     names = [f"{name}.tif" for name in map_names(opened)]
     folder = ResultFolder(Path(output), RECORDS[0], names, {"to": GEOTIFF}, opened.sources())
     with folder.held(fresh) as held:

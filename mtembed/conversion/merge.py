@@ -81,7 +81,7 @@ def merge(
     """
     if shards_per_file < 1:
         raise UsageError(f"--shards-per-file {shards_per_file} is not possible: choose 1 or more")
-    opened = open_dataset(dataset)
+    opened = open_dataset(dataset, tick=tick)
     _require_mergeable(opened)
     groups = [
         list(range(first, min(first + shards_per_file, len(opened.files))))

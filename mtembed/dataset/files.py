@@ -87,7 +87,7 @@ class Footer:
     @classmethod
     def of(cls, path: Place) -> Footer:
         """Raises UsageError where there are no vectors, OutputError or StorageError where the file cannot be read."""
-        if isinstance(path, Path) and path.name == HEADER:
+        if path.name == HEADER:
             return cls._of_array(RawArray.open(path))
         try:
             with open_file(path) as file:
@@ -216,7 +216,7 @@ def _record_in(root: Place) -> Place | None:
     if isinstance(root, Path):
         records = (root / name for name in (HEADER, *RECORDS))
         return min(root.glob("manifest*.json"), default=None) or next(filter(Path.is_file, records), None)
-    for name in ("manifest.json", *RECORDS):
+    for name in ("manifest.json", HEADER, *RECORDS):
         with suppress(FileNotFoundError, StorageError):
             tail(root.above(0, name), 8)
             return root.above(0, name)

@@ -14,6 +14,7 @@ from mtembed.errors import UsageError
 from mtembed.storage.address import WEB, Address, Place, is_address
 from mtembed.storage.copies import local
 from mtembed.storage.finding import below, files_of
+from mtembed.storage.remote import tail
 
 Name = str | Path
 PARTS = "embeddings"  # the folder of a dataset that holds its files
@@ -69,8 +70,16 @@ def _path(place: Place) -> PurePosixPath:
 
 
 def _behind(address: Address) -> list[Place]:
-    by_manifest = address.scheme in WEB and is_folder(address.url)
-    files = listed(address) if by_manifest else files_of(address, ".parquet")
+    header = address.above(int(address.name in (HEADER, METADATA)), HEADER)
+    if address.name == HEADER or (address.name == METADATA and _is_there(header)):
+        return [header]
+    try:
+        by_manifest = address.scheme in WEB and is_folder(address.url)
+        files = listed(address) if by_manifest else files_of(address, ".parquet")
+    except UsageError:  # a web server's folder without a manifest
+        if _is_there(header):
+            return [header]
+        raise
     found = [file for file in files if file.name.endswith(".parquet") and not file.name.startswith(".")]
     if not found:
         raise UsageError(f"no file of embeddings matches {address}: check the address, and that it may be read")
@@ -79,11 +88,21 @@ def _behind(address: Address) -> list[Place]:
     folder = _path(address)
     inside = [file for file in found if _path(file).parent == folder / PARTS]
     inside = inside or [file for file in found if _path(file).parent == folder and file.name != METADATA]
+    if not inside and _is_there(header):
+        return [header]
     if not inside:
         others = sorted({_path(file).parent.parent.name for file in found if _path(file).parent.name == PARTS})
         advice = f"name one of {', '.join(others[:5])} in it" if others else "name a folder of embedding files"
         raise UsageError(f"{address} is a folder without embeddings: {advice}")
     return [*inside]
+
+
+def _is_there(file: Address) -> bool:
+    try:
+        tail(file, 8)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def listed(address: Address) -> list[Address]:

@@ -15,6 +15,7 @@ from mtembed.dataset.record import finish as write_end
 from mtembed.dataset.record import found_parts, write_manifest
 from mtembed.dataset.settings import check_same
 from mtembed.errors import OutputError, UsageError
+from mtembed.notes import Traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,7 @@ def _notes(every: Sequence[Notes]) -> Notes:
         if field.default == ()
     }
     decoded = [one.decoded_bands for one in every if one.decoded_bands]
+    fetched = [one.network for one in every if one.network]
     return Notes(
         precision_check=next((one.precision_check for one in every if one.precision_check), None),
         decoded_bands=dataclasses.replace(
@@ -125,6 +127,7 @@ def _notes(every: Sequence[Notes]) -> Notes:
         )
         if decoded
         else None,
+        network=sum(fetched, Traffic()) if fetched else None,
         **events,
     )
 

@@ -20,7 +20,7 @@ import msgspec
 from mtembed.dataset.atomic import is_file_name, read_regular
 from mtembed.dataset.settings import Settings
 from mtembed.errors import OutputError
-from mtembed.notes import DecodedBands, PrecisionCheck
+from mtembed.notes import DecodedBands, PrecisionCheck, Traffic
 from mtembed.types import CrewSizes, MapShape, Normalisation, Roofline, ShardFacts
 
 MOST_ROWS = 2**31  # of a shard, whose row groups have 32-bit numbers
@@ -67,7 +67,7 @@ class GridFacts:
 
 @dataclass(frozen=True, slots=True)
 class Notes:
-    """What workers told of the run; ``lost_shards`` of the last start, the others of all."""
+    """What workers told of the run; ``lost_shards`` of the last start, the others of all; ``network``: their sums."""
 
     precision_check: PrecisionCheck | None = None
     decoded_bands: DecodedBands | None = None
@@ -79,6 +79,7 @@ class Notes:
     unfused: tuple[Event, ...] = ()
     decoded_on_cpu: tuple[Event, ...] = ()
     precision_unknown: tuple[Event, ...] = ()
+    network: Traffic | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +212,8 @@ def _check(manifest: Manifest) -> None:
         raise ValueError("its box does not have four numbers")
     _require_counts("model", manifest.model, {"dim": 1})
     _require_counts("manifest", manifest, {})
+    if manifest.notes.network:
+        _require_counts("network", manifest.notes.network, {})
     if manifest.workers:
         _require_counts("workers", manifest.workers, {})
     for stem, facts in manifest.shards.items():

@@ -26,6 +26,7 @@ from mtembed.notes import (
     PrecisionCheck,
     PrecisionUnknown,
     ShardLost,
+    Traffic,
     Unfused,
     Unpinned,
     WorkerReady,
@@ -133,6 +134,8 @@ def noted(manifest: Manifest, note: Note) -> Manifest:
     elif isinstance(note, DecodedBands):
         before = notes.decoded_bands or DecodedBands(0, 0)
         notes = dataclasses.replace(notes, decoded_bands=DecodedBands(before.gpu + note.gpu, before.cpu + note.cpu))
+    elif isinstance(note, Traffic):
+        notes = dataclasses.replace(notes, network=(notes.network or Traffic()) + note)
     elif isinstance(note, BatchHalved):
         notes = dataclasses.replace(notes, batch_halved=(*notes.batch_halved, note.as_json()))
     elif isinstance(note, PartRemade):

@@ -12,6 +12,7 @@ are kept.  Memory holds about a batch, whatever the size of files and row groups
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,9 @@ from mtembed.dataset.files import (
 from mtembed.dataset.finding import Name, find_files, names_below, shared_folder, title_of
 from mtembed.errors import OutputError, UsageError
 from mtembed.parquet import UNREADABLE
-from mtembed.storage.address import Place
-from mtembed.types import FloatArray
+from mtembed.storage.address import Address, Place
+from mtembed.storage.readers import THREADS
+from mtembed.types import FloatArray, Tick
 
 BATCH_ROWS = 65_536
 BATCH_BYTES = 64 << 20  # of float32 vectors: a batch has fewer rows where they would take more
@@ -240,18 +242,23 @@ class EmbeddingDataset:
         return form.decode(values, *scales)
 
 
-def open_dataset(name: Name | Sequence[Name], maps: bool | None = False) -> EmbeddingDataset:
+def open_dataset(
+    name: Name | Sequence[Name],
+    maps: bool | None = False,
+    tick: Tick = lambda what, done, total: None,
+) -> EmbeddingDataset:
     """Find the files of a dataset and read their footers: a run's folder, a folder or glob of files, files.
 
-    Several names are one dataset.  Raises UsageError where nothing matches, a file has no embeddings, there are no
-    rows, or dimensions or models differ, and for maps instead of vectors, where these are not asked for (``maps``;
-    None: either will do, but not both); OutputError and StorageError for a file that cannot be read.
+    Several names are one dataset.  ``tick`` is told of footers that are far away.  Raises UsageError where nothing
+    matches, a file has no embeddings, there are no rows, or dimensions or models differ, and for maps instead of
+    vectors, where these are not asked for (``maps``; None: either will do, but not both); OutputError and StorageError
+    for a file that cannot be read.
     """
     names = [name] if isinstance(name, str | Path) else list(name)
     found = (path for one in names for path in find_files(one))
     paths = list(dict.fromkeys(path.absolute() if isinstance(path, Path) else path for path in found))
     shared, title = shared_folder(paths), title_of(names)
-    opened = [Footer.of(path) for path in paths]
+    opened = _footers(paths, tick)
     filled = [one for one in opened if one.dim is not None and one.mark.rows]
     if not filled:
         raise UsageError(f"{title} has no rows: name a dataset with embeddings in it")
@@ -281,6 +288,18 @@ def open_dataset(name: Name | Sequence[Name], maps: bool | None = False) -> Embe
         root=root,
         manifest=manifest,
     )
+
+
+def _footers(paths: Sequence[Place], tick: Tick) -> list[Footer]:
+    """In order; those behind addresses are asked for side by side."""
+    if not any(isinstance(path, Address) for path in paths):
+        return [Footer.of(path) for path in paths]
+    found: list[Footer] = []
+    with ThreadPoolExecutor(THREADS) as pool:
+        for footer in pool.map(Footer.of, paths):
+            found.append(footer)
+            tick("opening files", len(found), len(paths))
+    return found
 
 
 def _require_kind(opened: Sequence[Footer], maps: bool) -> None:

@@ -37,7 +37,7 @@ def evaluate(dataset: Name | Sequence[Name], **options: Any) -> Evaluation:
 
 def run(names: Sequence[Name], options: EvaluateOptions, tick: Tick) -> Evaluation:
     """Everything, with progress.  An output that is there already, of the same command and input, is read back."""
-    work = Work([open_dataset(name) for name in names], options, tick)
+    work = Work([open_dataset(name, tick=tick) for name in names], options, tick)
     if not options.output:
         with tempfile.TemporaryDirectory(prefix="mtembed-evaluate-") as scratch:
             return work.evaluated(Path(scratch))[0]

@@ -62,7 +62,7 @@ def predict(dataset: Name, probe: Name, output: Name, *, fresh: bool = False) ->
 
 def run(name: Name, probe_path: Path, folder: Path, fresh: bool, tick: Tick) -> Prediction:
     """With progress.  An output that is there already, of the same probe and dataset, is read back."""
-    dataset, probe = open_dataset(name), probe_file.load(probe_path)
+    dataset, probe = open_dataset(name, tick=tick), probe_file.load(probe_path)
     _check(dataset, probe, probe_path)
     sources = [*dataset.sources(), {"probe": True, **labels.identity(probe_path)}]
     result = ResultFolder(folder, JSON_NAME, FILES, {}, sources)

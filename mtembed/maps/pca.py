@@ -78,7 +78,7 @@ def pca(
     something else lies in the output folder.
     """
     wanted = records.settings(components, fragments, scale, clip, basis)
-    opened = open_dataset(dataset, maps=None)
+    opened = open_dataset(dataset, maps=None, tick=tick)
     folder = default_output(dataset, "pca") if output is None else Path(output)
     if opened.maps:
         given = None if basis is None else bases.read_basis(Path(basis))

@@ -55,6 +55,7 @@ def page(report: Report, cells: Cells, work: Work) -> str:
         timeline=Markup(timeline),
         timeline_more=f"{plural(hidden, 'more worker')} not shown." if hidden else "",
         throughput=Markup(svg.throughput(cells, work)),
+        network=Grid(("network", ""), report.network.words()) if report.network else None,
         roofline=_roofline(report),
         queues=_queues(report),
         workers=_workers(report),
@@ -131,7 +132,7 @@ def _stages(report: Report) -> Grid:
         heads=("stage", "median", "99 %"),
         rows=[(name, milliseconds(one.median_ms), milliseconds(one.p99_ms)) for name, one in report.stages.items()],
         numbers=("median", "99 %"),
-        marked=list(report.stages).index(report.limiting_stage) if report.limiting_stage else None,
+        marked=list(report.stages).index(report.marked_stage) if report.marked_stage else None,
         pictures=[
             Markup(svg.spread(one.median_ms, one.p99_ms, LEAST_MS, most, name)) for name, one in report.stages.items()
         ],

@@ -22,12 +22,14 @@ class StageRoof:
 
 @dataclass(frozen=True, slots=True)
 class Roof:
-    """``best_cells_per_s`` is the most the stages allow together, ``share`` the run's part of it (0..1)."""
+    """``best_cells_per_s`` is the most the stages allow together, ``share`` the run's part of it (0..1).
+    ``over_network``: what was read came from behind addresses."""
 
     best_cells_per_s: float
     share: float
     read_bytes_per_s: float
     stages: dict[str, StageRoof]
+    over_network: bool = False
 
     @property
     def sentence(self) -> str:
@@ -35,7 +37,7 @@ class Roof:
         best, read = significant(self.best_cells_per_s), significant(self.read_bytes_per_s / 1e9)
         return (
             f"The run reached {self.share:.0%} of the {best} cells/s that its stages allow together; "
-            f"one worker alone read {read} GB/s of images."
+            f"one worker alone read {read} GB/s of images{' over the network' if self.over_network else ''}."
         )
 
 
@@ -52,4 +54,5 @@ def roof(manifests: Sequence[Manifest], rate: float | None) -> Roof | None:
             alone = sum(one.alone_ms.get(name, 0.0) for one in found) / len(found)
             stages[name] = StageRoof(round(alone, 3), round(limit, 4), round(rate / limit, 4))
     read = sum(one.read_bytes_per_s for one in found)
-    return Roof(round(best, 4), round(rate / best, 4), round(read), stages) if best else None
+    far = any(one.over_network for one in found)
+    return Roof(round(best, 4), round(rate / best, 4), round(read), stages, far) if best else None

@@ -14,7 +14,8 @@ from mtembed.dataset.manifest import Manifest
 from mtembed.dataset.settings import Settings
 from mtembed.errors import UsageError
 from mtembed.report.busy import Crew, Spread, Work, WorkerUse, intervals
-from mtembed.report.limit import Limit, find_limit
+from mtembed.report.limit import NETWORK, Limit, find_limit
+from mtembed.report.network import Network, network
 from mtembed.report.roofline import Roof, roof
 from mtembed.report.timings import Cells, DatasetTimings, FailedCell, load
 from mtembed.sources import SOURCES
@@ -111,9 +112,15 @@ class Report:
     projection: Projection
     roofline: Roof | None
     made_with: MadeWith
+    network: Network | None
 
     def as_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+    @property
+    def marked_stage(self) -> str | None:
+        """The row of ``stages`` that the limit is in: the network's is that of reading."""
+        return "read" if self.limiting_stage == NETWORK else self.limiting_stage
 
     @property
     def projected(self) -> str:
@@ -149,8 +156,10 @@ def summarise(timings: DatasetTimings, work: Work, price_per_hour: float | None 
     stages = {name: Spread.of(cells.stage(name)[whole]) for name in STAGES}
     crews = {kind: work.crew(kind) for kind in ("decode", "device", "write")}
     queues = _queues(cells, work)
-    limit = _limit(cells, crews, queues, settings)
     done = int(cells.ok.sum()) + older.cells
+    means = {name: float(cells.stage(name)[whole].mean()) for name in STAGES} if whole.any() else None
+    fetched = network(timings.manifests, done, means, crews["decode"].busy, work.seconds)
+    limit = _limit(means, crews, queues, settings, fetched)
     evidence, advice = _verdict(limit, done)
     total_s = _total_seconds(timings, work, len(cells))
     rate = int(cells.ok.sum()) / work.seconds if work.seconds > 0 else None
@@ -181,6 +190,7 @@ def summarise(timings: DatasetTimings, work: Work, price_per_hour: float | None 
         projection=_projection(settings.source, rate if done >= FEW_CELLS else None, price_per_hour),
         roofline=roof(timings.manifests, rate),
         made_with=_made_with(timings.manifests),
+        network=fetched,
     )
 
 
@@ -203,11 +213,15 @@ def _queues(cells: Cells, work: Work) -> list[Queue]:
     ]
 
 
-def _limit(cells: Cells, crews: Mapping[str, Crew], queues: list[Queue], settings: Settings) -> Limit | None:
-    whole = cells.embedded
-    if not whole.any():
+def _limit(
+    means: Mapping[str, float] | None,
+    crews: Mapping[str, Crew],
+    queues: list[Queue],
+    settings: Settings,
+    fetched: Network | None,
+) -> Limit | None:
+    if means is None:
         return None
-    means = {name: float(cells.stage(name)[whole].mean()) for name in STAGES}
     return find_limit(
         {kind: crew.busy for kind, crew in crews.items()},
         means,
@@ -215,6 +229,7 @@ def _limit(cells: Cells, crews: Mapping[str, Crew], queues: list[Queue], setting
         queues[1].item_waits.median_ms or 0.0,
         queues[1].worker_waits.median_ms or 0.0,
         settings,
+        fetched,
     )
 
 

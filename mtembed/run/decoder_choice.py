@@ -102,7 +102,7 @@ def _faster(
     """Where these encodings are decoded faster, from short trials of the parts; ``seconds`` a cell on the GPU."""
     worker = start()
     try:
-        timings = decode_trial(worker, shards, plan.config.stall_timeout)
+        timings = decode_trial(worker, shards, sizes.decode_credit, plan.config.stall_timeout)
     finally:
         worker.close()
     if not timings:

@@ -31,6 +31,7 @@ from mtembed.run.selected import chosen
 from mtembed.run.sizes import Sizes, sizes
 from mtembed.run.taking import Shared
 from mtembed.run.work import Callbacks, Work
+from mtembed.storage.traffic import METER
 from mtembed.text import plural, size
 from mtembed.types import Roofline, RunSummary, Weights
 
@@ -97,7 +98,7 @@ class Run:
             gpus = usable_gpus(plan.config, plan.made_with)
             settings = resolve(plan.config, plan.spec, plan.source, weights, plan.made_with, gpus)
             layout = sizes(plan, settings, weights)
-            choice = chosen(plan)
+            choice = chosen(plan, self._on_note)
             if fresh:
                 clear(dataset)
                 fresh = False
@@ -133,6 +134,7 @@ class Run:
                 max_failures=plan.config.max_failures,
                 stall_timeout=plan.config.stall_timeout,
             )
+            self._pipeline.progress.traffic += dataclasses.replace(METER.taken(), blocked=0.0)  # planning, no worker
             if self._stopping:
                 self._pipeline.stop()
             try:
@@ -159,7 +161,8 @@ class Run:
             found = measure(plan, settings, layout, decoder, shards)
         finally:
             decoder.close()
-        self._on_note(f"at best {found.best:.3g} cells/s; mtembed report compares the run with that, stage by stage")
+        far = ", read over the network" if found.over_network else ""
+        self._on_note(f"at best {found.best:.3g} cells/s{far}; mtembed report compares the run with that, by stage")
         return found
 
     def _noted(self, note: Note) -> None:

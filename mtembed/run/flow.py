@@ -33,7 +33,7 @@ from mtembed.messages import (
     Task,
     TaskAnswer,
 )
-from mtembed.notes import MetadataOdd, Note, PartRemade, ShardLost
+from mtembed.notes import MetadataOdd, Note, PartRemade, ShardLost, Traffic
 from mtembed.run.budget import FailureBudget, RestartBudget
 from mtembed.run.cells import CellState, Decoding, Filled, Waiting
 from mtembed.run.crew import Crew, CrewSpec
@@ -80,6 +80,7 @@ class Flow:
         self.parts = Parts()
         self.cells: dict[Key, CellState] = {}
         self.to_finish: deque[FinishTask] = deque()
+        self._told = Traffic()
         self.progress = Progress(
             shards=len(work.mine),
             shards_done=len(work.mine & work.done.keys()),
@@ -228,6 +229,7 @@ class Flow:
         self.progress.shards_done += 1
         self.progress.failed_shards += bool(part.error)
         self.callbacks.part(message.facts)
+        self.tell_traffic()
         self.taking.release(part.info.shard)
         self.failures.shard(part.error)
 
@@ -305,6 +307,12 @@ class Flow:
         """A task that nobody holds any more and that is not to be done: its slot is free."""
         if isinstance(task, (DecodeTask, EmbedTask, AppendTask)) and task.slot is not None:
             self.lanes.release(task.slot)
+
+    def tell_traffic(self) -> None:
+        """What came over the network since the last call is noted."""
+        more, self._told = self.progress.traffic - self._told, self.progress.traffic
+        if more.requests:
+            self.callbacks.note(more)
 
     def tell(self, notes: Iterable[Note]) -> None:
         for note in notes:

@@ -22,8 +22,9 @@ from mtembed.dataset.result import ResultFolder
 from mtembed.errors import OutputError, UsageError
 from mtembed.parquet import as_texts
 from mtembed.run.plan import selected
+from mtembed.run.selected import MANY
 from mtembed.storage.address import Place, place_of
-from mtembed.storage.copies import download, local
+from mtembed.storage.copies import download
 from mtembed.storage.remote import RemoteParquet
 from mtembed.storage.spans import of_columns
 from mtembed.text import counted, plural, size
@@ -85,8 +86,10 @@ def fetch(
     places = find_shards(names)
     lines = place_of(metadata) if metadata else find_metadata(places[0])
     chosen = selected(Selection(bbox, read_cell_list(Path(cells)) if cells else None), where, metadata, places)
+    if len(places) > MANY:
+        note(f"looking at {plural(len(places), 'shard')}")
     listings = list(_listings(places, lines, chosen))
-    wanted = list(_wanted(places, listings, limit))
+    wanted = _wanted(places, listings, limit)
     if not wanted:
         raise UsageError("no cell of the shards is selected: nothing matches")
     note(_told(wanted, Path(output)))
@@ -117,19 +120,23 @@ def _listings(places: Sequence[Place], lines: Place | None, chosen: Selection) -
         yield from pool.map(lambda one: list_shard(one[0], one[1], (), index, chosen), enumerate(places))
 
 
-def _wanted(places: Sequence[Place], listings: Sequence[ShardListing], limit: int | None) -> Iterator[Wanted]:
+def _wanted(places: Sequence[Place], listings: Sequence[ShardListing], limit: int | None) -> list[Wanted]:
     """Shards with wanted rows, the first ``limit`` rows of all."""
-    left = limit
+    left, found = limit, []
     for listing in listings:
         rows = tuple(cell.row_group for cell in listing.cells)[:left]
         left = None if left is None else left - len(rows)
-        if not rows:
-            continue
-        place = places[listing.shard]
-        with open_shard(place) as file:
-            whole = len(rows) == file.metadata.num_row_groups
-            chunks = sum(stop - start for start, stop in of_columns(file.metadata, rows, None))
-        yield Wanted(place, listing.fingerprint, rows, whole, listing.fingerprint.size if whole else chunks)
+        if rows:
+            found.append((places[listing.shard], listing.fingerprint, rows))
+    with ThreadPoolExecutor(OPENERS) as pool:
+        return list(pool.map(lambda one: _weighed(*one), found))
+
+
+def _weighed(place: Place, mark: Fingerprint, rows: tuple[int, ...]) -> Wanted:
+    with open_shard(place) as file:
+        whole = len(rows) == file.metadata.num_row_groups
+        chunks = sum(stop - start for start, stop in of_columns(file.metadata, rows, None))
+    return Wanted(place, mark, rows, whole, mark.size if whole else chunks)
 
 
 def _told(wanted: Sequence[Wanted], output: Path) -> str:
@@ -161,7 +168,7 @@ def _fetch(folder: ResultFolder, wanted: Sequence[Wanted], lines: Place | None, 
         tick(done, total)
     if lines is not None:
         scratch = folder.work / METADATA
-        _write_lines(local(lines), scratch, wanted)
+        _write_lines(MetadataIndex(lines), scratch, wanted)
         folder.publish(scratch)
 
 
@@ -181,11 +188,11 @@ def _copy(one: Wanted, scratch: Path) -> None:
                 writer.write_table(file.read_row_group(row), row_group_size=1)
 
 
-def _write_lines(source: Path, target: Path, wanted: Sequence[Wanted]) -> None:
-    """The lines about the rows that were fetched, with the numbers that they have now."""
+def _write_lines(index: MetadataIndex, target: Path, wanted: Sequence[Wanted]) -> None:
+    """The lines about the rows that were fetched, with the numbers that they have now; no other row group is read."""
     numbers = {one.place.name: {row: row if one.whole else at for at, row in enumerate(one.rows)} for one in wanted}
-    with pq.ParquetFile(source) as file, pq.ParquetWriter(target, file.schema_arrow) as writer:
-        for batch in file.iter_batches():
+    with index.open() as file, pq.ParquetWriter(target, file.schema_arrow) as writer:
+        for batch in file.iter_batches(row_groups=index.row_groups(file, numbers)):
             kept, now = _kept(batch, numbers)
             if not kept:
                 continue

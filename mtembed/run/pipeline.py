@@ -86,6 +86,7 @@ class Pipeline:
                 self._report()
         finally:
             close_all(flow.workers)
+            flow.tell_traffic()
 
     def _share(self) -> None:
         """Stay one of those who work on these shards, and notice what the others do."""

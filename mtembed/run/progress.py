@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from mtembed.notes import Traffic
 from mtembed.run.process import Worker
-from mtembed.storage.traffic import Traffic
 from mtembed.types import CellTiming
 
 WINDOW_S = 30.0
@@ -30,7 +30,7 @@ class Progress:
     with work at hand, 0..1, over the last second or so; ``devices`` each device worker's.  Finishing parts counts as
     writing; ``clock`` counts seconds.  ``failed_shards`` could not be opened, or no part could be made of them;
     ``theirs`` are in the hands of other processes; ``open_parts`` have ``open_cells``;
-    ``traffic`` is that of shards behind addresses, ``read_ms`` and ``decode_ms`` the sums over all cells.
+    ``traffic`` is that of everything behind addresses.
     """
 
     shards: int = 0
@@ -51,8 +51,6 @@ class Progress:
     open_parts: int = 0
     open_cells: int = 0
     traffic: Traffic = field(default_factory=Traffic)
-    read_ms: float = 0.0
-    decode_ms: float = 0.0
     most: int | None = None
     stopping: bool = False
     limiting: str = "start"
@@ -61,6 +59,7 @@ class Progress:
     clock: Callable[[], float] = time.monotonic
     started: float = field(init=False)
     _device_ms: float = 0.0
+    _decoders: int = 1
     _recent: deque[tuple[float, ...]] = field(default_factory=deque)
     _busy_before: dict[str, float] = field(default_factory=dict)
     _observed: float = 0.0
@@ -78,8 +77,6 @@ class Progress:
         else:
             self.failed += 1
         self.bytes_in += timing.bytes_in
-        self.read_ms += timing.read
-        self.decode_ms += timing.decode
         self._device_ms += timing.preprocess + timing.forward
 
     def elsewhere(self) -> None:
@@ -93,7 +90,8 @@ class Progress:
         now = self.clock()
         if now - self._observed < 1.0:
             return
-        self._recent.append((now, self.done, self.bytes_in, self.traffic.bytes, self._device_ms))
+        traffic = self.traffic
+        self._recent.append((now, self.done, self.bytes_in, traffic.bytes, self._device_ms, traffic.blocked))
         while self._recent[0][0] < now - WINDOW_S and len(self._recent) > 2:
             self._recent.popleft()
         self._utilisation(list(workers), now)
@@ -117,6 +115,11 @@ class Progress:
     def fetched_per_s(self) -> float:
         """Bytes that came over the network."""
         return self._rate(3)
+
+    @property
+    def waiting(self) -> float:
+        """Share of the decode workers' time, 0..1, in which they waited for bytes, over the last half minute."""
+        return min(1.0, self._rate(5) / self._decoders)
 
     @property
     def total(self) -> int:
@@ -150,6 +153,7 @@ class Progress:
                 kind: [shares[w.name] for w in workers if w.kind == kind]
                 for kind in ("decode", "device", "write", "finish")
             }
+            self._decoders = max(1, len(crews["decode"]))
             means = {kind: sum(crew) / len(crew) for kind, crew in crews.items() if crew}
             self.busy |= {kind: means[kind] for kind in ("decode", "device") if kind in means}
             self.busy["write"] = max(means.get("write", 0.0), means.get("finish", 0.0))
@@ -169,5 +173,4 @@ class Progress:
         if self.ready or busy["device"] > 0.9:
             return "device"
         found = max(("decode", "write", "device"), key=lambda kind: busy.get(kind, 0.0))
-        waits = self.traffic.requests and self.read_ms > self.decode_ms
-        return "network" if found == "decode" and waits else found
+        return "network" if found == "decode" and self.waiting > busy.get("decode", 0.0) / 2 else found

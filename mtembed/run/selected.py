@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from mtembed.dataset.timings import read_timings
 from mtembed.errors import UsageError
 from mtembed.run.listings import listings
 from mtembed.run.plan import Plan
-from mtembed.text import printable
+from mtembed.storage.address import Address
+from mtembed.text import plural, printable
+
+MANY = 32  # shards behind addresses that are opened without a word
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +23,20 @@ class Chosen:
     warnings: tuple[str, ...] = ()
 
 
-def chosen(plan: Plan) -> Chosen:
-    """Open the shards that have no part, where cells are selected; only reads.  Raises UsageError where none is."""
+def chosen(plan: Plan, tell: Callable[[str], None] = lambda sentence: None) -> Chosen:
+    """Open the shards that have no part, where cells are selected; only reads.  Raises UsageError where none is.
+
+    ``tell`` is told where that takes its time.
+    """
     if plan.selection.everything:
         return Chosen()
     stems = [printable(path.stem) for path in plan.shards]
     present = set() if plan.config.fresh else plan.dataset.done_stems()
     finished = {index for index, stem in enumerate(stems) if stem in present}
     names = set(_names_of(plan, [stems[index] for index in plan.mine if index in finished]))
+    opening = sum(isinstance(plan.shards[i], Address) and plan.selection.passes(plan.shards[i].name) for i in plan.mine)
+    if opening > MANY:
+        tell(f"opening up to {plural(opening, 'shard')} to see which hold a selected cell")
     empty, cells, some, limit = set(), 0, bool(finished), plan.config.limit
     for index, listing in listings(plan, finished):
         if listing is None:

@@ -70,7 +70,7 @@ def index(
     """
     if kind not in (None, "exact", "ivf"):
         raise UsageError(f"--kind {kind} is not known: choose exact or ivf")
-    opened = open_dataset(dataset)
+    opened = open_dataset(dataset, tick=tick)
     chosen: Kind = kind or ("exact" if 4 * opened.rows * opened.dim <= EXACT_BYTES else "ivf")
     folder = default_output(dataset, FOLDER) if output is None else Path(output)
     return _Work(opened, folder, chosen, tick).run(fresh)

@@ -107,7 +107,7 @@ def search(
     if (drawn is None) != (not shards):
         raise UsageError("--picture and --shards belong together: give both")
     wanted = filters(bbox, polygon, after, before, cells)
-    target = open_target(dataset, exact)
+    target = open_target(dataset, exact, tick)
     places = [at] if isinstance(at, tuple) and at and not isinstance(at[0], tuple) else at
     examples = [
         *queries.of_rows(target, _several(row), "row"),

@@ -18,7 +18,7 @@ from mtembed.similarity.index_file import K_FACTOR, OpenIndex, open_index
 from mtembed.similarity.rows import DatasetRows, IndexRows, Rows
 from mtembed.similarity.scoring import Integers
 from mtembed.storage.address import Address, is_address
-from mtembed.types import FloatArray
+from mtembed.types import FloatArray, Tick
 
 AGAIN = "make it again with mtembed index and --fresh"
 TYPES: dict[str, type | tuple[type, ...]] = {
@@ -62,7 +62,7 @@ class Target:
         return self.index.vectors(ids)
 
 
-def open_target(name: Name | Sequence[Name], exact: bool) -> Target:
+def open_target(name: Name | Sequence[Name], exact: bool, tick: Tick = lambda what, done, total: None) -> Target:
     """Find the index and the dataset that a name stands for; ``exact`` leaves a dataset's index aside.
 
     Raises UsageError where nothing is found, OutputError for an index that is damaged, or is not of its dataset as it
@@ -71,7 +71,7 @@ def open_target(name: Name | Sequence[Name], exact: bool) -> Target:
     single = Path(name) if isinstance(name, str | Path) and not is_address(str(name)) else None
     if single is not None and (single / RECORD).is_file():
         return _of_index(single, exact)
-    dataset = DatasetRows(open_dataset(name))
+    dataset = DatasetRows(open_dataset(name, tick=tick))
     folder = default_output(name, FOLDER)
     if exact or not (folder / RECORD).is_file():
         return _scanned(dataset, ())

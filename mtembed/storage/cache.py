@@ -1,4 +1,4 @@
-"""What is kept on this machine's disk: footers of shards, copies of ``metadata.parquet``.  Losing it costs a read.
+"""What is kept on this machine's disk: footers, and what was read of ``metadata.parquet``.  Losing it costs a read.
 
 $XDG_CACHE_HOME/mtembed, else ~/.cache/mtembed
 """

@@ -16,9 +16,16 @@ from mtembed.storage.store import Head, Listed, Missing, NotExclusive, TryAgain
 STATUS = re.compile(r"status code: (\d{3})")
 ADVICE = {
     "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_SKIP_SIGNATURE=true for a public bucket",
-    "gs": "set GOOGLE_APPLICATION_CREDENTIALS",
+    "gs": "set GOOGLE_APPLICATION_CREDENTIALS, or GOOGLE_SKIP_SIGNATURE=true for a public bucket",
 }
 AZURE = "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY"
+ENDPOINTS = (
+    "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_ENDPOINT_URL_S3", "GOOGLE_BASE_URL", "AZURE_STORAGE_ENDPOINT",
+    "AZURE_ENDPOINT",
+)  # fmt: skip
+"""Variables that name another server than the cloud's own; one of http:// is taken at its word."""
+WITH_ENDS = ("s3", "s3a", "gs")
+"""Schemes of stores that can be asked for the last bytes of a file of unknown size; Azure cannot."""
 
 
 class NothingThere(StorageError):
@@ -31,22 +38,25 @@ class Objects:
     def __init__(self, root: str) -> None:
         from obstore.store import from_url
 
-        endpoint = os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", ""))
+        self._has_ends = root.partition("://")[0] in WITH_ENDS
         self._store: Any = from_url(
             root,
             client_options={
                 "connect_timeout": timedelta(seconds=10),
                 "timeout": timedelta(seconds=120),
-                "allow_http": endpoint.startswith("http://"),
+                "allow_http": any(os.environ.get(name, "").startswith("http://") for name in ENDPOINTS),
             },
             retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=10)},
         )
 
     def tail(self, address: Address, count: int) -> tuple[bytes, Head]:
+        if not self._has_ends:
+            head = self._told(address)
+            return self.read(address, max(0, head.size - count), head.size) if head.size else (b"", head)
         try:
             return self._get(address, {"suffix": count})
         except NothingThere:
-            return b"", self._empty(address)
+            return b"", self._told(address)
 
     def read(self, address: Address, start: int, stop: int) -> tuple[bytes, Head]:
         content, head = self._get(address, (start, stop))
@@ -109,7 +119,7 @@ class Objects:
         except Exception as error:
             raise _explained(address, error, "written") from None
 
-    def _empty(self, address: Address) -> Head:
+    def _told(self, address: Address) -> Head:
         import obstore
 
         try:

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -98,9 +99,11 @@ class Pieces:
     def take(self, start: int, stop: int) -> memoryview:
         """Bytes that were asked for, or are read now.  Raises StorageError."""
         holding = self._holding(start, stop)
-        if holding is None:
-            return memoryview(read(self._address, self._head, (start, stop)))
-        return memoryview(self._found[holding].result())[start - holding[0] : stop - holding[0]]
+        with METER.blocked():
+            if holding is None:
+                return memoryview(read(self._address, self._head, (start, stop)))
+            found = self._found[holding].result()
+        return memoryview(found)[start - holding[0] : stop - holding[0]]
 
     def drop(self, wanted: Sequence[Span]) -> None:
         """What was asked for is not needed any more."""
@@ -112,8 +115,45 @@ class Pieces:
         return next((span for span in self._found if span[0] <= start and stop <= span[1]), None)
 
 
-class _Source(io.RawIOBase):
-    """What pyarrow reads a file through."""
+class KeptPieces(Pieces):
+    """Ranges that are kept on this machine's disk, as footers are: of a file that is asked for the same ones often."""
+
+    def ask(self, wanted: Sequence[Span]) -> None:
+        missing = []
+        for span in wanted:
+            if self._holding(*span) is not None:
+                continue
+            content = cache.kept(self._place(span))
+            if content is None or len(content) != span[1] - span[0]:
+                missing.append(span)
+            else:
+                self._found[span] = Future()
+                self._found[span].set_result(content)
+        for whole in spans.merged(missing):
+            inside = [span for span in missing if whole[0] <= span[0] and span[1] <= whole[1]]
+            self._found[whole] = submit(partial(self._fetched, whole, inside))
+
+    def take(self, start: int, stop: int) -> memoryview:
+        if self._holding(start, stop) is not None:
+            return super().take(start, stop)
+        self.ask([(start, stop)])
+        try:
+            return super().take(start, stop)
+        finally:
+            self.drop([(start, stop)])
+
+    def _fetched(self, whole: Span, inside: Sequence[Span]) -> bytes:
+        content = read(self._address, self._head, whole)
+        for start, stop in inside:
+            cache.keep(self._place((start, stop)), content[start - whole[0] : stop - whole[0]])
+        return content
+
+    def _place(self, span: Span) -> Path:
+        return cache.place(self._address, self._head, "ranges") / f"{span[0]}-{span[1]}"
+
+
+class Source(io.RawIOBase):
+    """What pyarrow reads a file of ``size`` bytes through."""
 
     def __init__(self, pieces: Pieces, size: int) -> None:
         super().__init__()
@@ -145,11 +185,18 @@ class _Source(io.RawIOBase):
 class RemoteParquet(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
     """A Parquet file behind an address.  Only the chunks of the columns that are read are fetched."""
 
-    def __init__(self, address: Address, checksums: bool = False) -> None:
-        """``checksums``: those of pages are compared.  Raises StorageError, FileNotFoundError."""
-        self.footer = footer_of(address)
-        self._pieces = Pieces(address, self.footer.head)
-        source = pa.PythonFile(_Source(self._pieces, self.footer.head.size), mode="r")
+    def __init__(
+        self, address: Address, checksums: bool = False, *, kept: bool = False, footer: Footer | None = None
+    ) -> None:
+        """``checksums``: those of pages are compared.  ``kept``: what is read is kept on this machine's disk.
+        ``footer`` is that of an earlier look, whose version of the file is read, or none.
+
+        Raises StorageError, FileNotFoundError.
+        """
+        with METER.blocked():
+            self.footer = footer or footer_of(address)
+        self._pieces = (KeptPieces if kept else Pieces)(address, self.footer.head)
+        source = pa.PythonFile(Source(self._pieces, self.footer.head.size), mode="r")
         super().__init__(
             source,
             metadata=self.footer.metadata,

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """``requests``, how many of them were tried ``again``, ``bytes`` that came, seconds ``waited`` between tries."""
-
-    requests: int = 0
-    again: int = 0
-    bytes: int = 0
-    waited: float = 0.0
-
-    def __add__(self, other: Traffic) -> Traffic:
-        sums = (getattr(self, one.name) + getattr(other, one.name) for one in dataclasses.fields(self))
-        return Traffic(*sums)
+from mtembed.notes import Traffic
 
 
 class Meter:
@@ -32,6 +21,15 @@ class Meter:
         """Add to fields of ``Traffic``."""
         with self._lock:
             self._sum += Traffic(**more)  # type: ignore[arg-type]
+
+    @contextmanager
+    def blocked(self) -> Iterator[None]:
+        """While whoever needs bytes waits for them."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.count(blocked=time.perf_counter() - began)
 
     def taken(self) -> Traffic:
         """What came since the last call."""

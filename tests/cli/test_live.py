@@ -16,9 +16,9 @@ from mtembed.cli.live import LiveView, draw
 from mtembed.cli.progress import Every, progress_facts, progress_line
 from mtembed.cli.views import JsonView, PlainView, QuietView, view
 from mtembed.errors import UsageError
+from mtembed.notes import Traffic
 from mtembed.run.process import Worker
 from mtembed.run.progress import ADVICE, Progress
-from mtembed.storage.traffic import Traffic
 from mtembed.text import duration
 from mtembed.types import CellTiming, RunSummary
 
@@ -40,7 +40,7 @@ def midway(**values: Any) -> Progress:
     progress.free, progress.ready, progress.limiting = 8, 9, "device"
     progress.busy = {"decode": 0.38, "device": 0.995, "write": 0.21}
     progress.devices = {"device-0": 1.0, "device-1": 0.99}
-    progress._recent = deque([(0.0, 0, 0, 0), (10.0, 120, 15_000_000_000, 12_000_000_000)])
+    progress._recent = deque([(0.0, 0, 0, 0, 0, 0.0), (10.0, 120, 15_000_000_000, 12_000_000_000, 0, 6.2)])
     for name, value in values.items():
         setattr(progress, name, value)
     return progress
@@ -79,9 +79,11 @@ def test_one_plain_sentence_names_the_limiting_stage(stage: str) -> None:
 
 
 def test_the_network_is_shown_where_shards_come_over_one() -> None:
-    far = midway(traffic=Traffic(1234, 3, 10**9, 2.0), read_ms=9.0, decode_ms=1.0)
-    words = "1.200 GB/s over the network, 1,234 requests, 3 again, 2 s waited"
-    assert words in drawn(far) and words in progress_line(far)
+    far = midway(traffic=Traffic(9, 3, 10**9, 2.0))
+    words = "1.200 GB/s over the network, 9 requests (3 again after 2 s), decode workers wait 62% of their time for it"
+    assert words in " ".join(drawn(far, 160).split()) and words in progress_line(far)
+    facts = progress_facts(far)["network"]
+    assert facts["waiting"] == 0.62 and facts["requests"] == 9 and facts["bytes_per_s"] == 1_200_000_000
     assert "network" not in drawn(midway()) + progress_line(midway())
 
 
@@ -286,6 +288,24 @@ def test_a_device_that_waits_for_its_batch_is_not_the_limit(forward_ms: float, l
         progress.count(CellTiming("p", row, forward=forward_ms))
     progress.observe(crew, unopened=0)
     assert progress.limiting == limiting
+
+
+@pytest.mark.parametrize(("blocked", "limiting"), [(60.0, "network"), (20.0, "decode")])
+def test_the_network_is_the_limit_where_decode_workers_wait_for_it(blocked: float, limiting: str) -> None:
+    """Two workers with work at hand all the time: whether they wait or decode says what holds the run up."""
+    crew = [worker("device", "device-0", 0.0), worker("decode", "decode-0", 0.0), worker("decode", "decode-1", 0.0)]
+    clock = Clock()
+    progress = Progress(done=1, clock=clock, traffic=Traffic(10, blocked=5.0))
+    progress.observe(crew, unopened=0)
+    clock.now += 50.0
+    crew[0].busy_s, crew[1].busy_s, crew[2].busy_s = 10.0, 50.0, 50.0
+    progress.traffic += Traffic(100, 0, 10**9, 0.0, blocked)
+    progress.observe(crew, unopened=0)
+    assert progress.limiting == limiting and progress.waiting == pytest.approx(blocked / 100.0)
+    crew[0].busy_s, crew[1].busy_s, crew[2].busy_s = 60.0, 52.0, 50.0
+    clock.now += 50.0
+    progress.observe(crew, unopened=0)
+    assert progress.limiting == "device"  # the network may be slow: it does not hold the run up
 
 
 def test_shards_that_could_not_be_read_are_counted_apart(capsys: pytest.CaptureFixture[str]) -> None:

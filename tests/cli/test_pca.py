@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mtembed.cli.console import Speech
-from mtembed.cli.working import working
+from mtembed.cli.working import counting, working
 from tests.tools.commands import run
 from tests.tools.embeddings import grid_table, random_vectors, write, write_manifest
 
@@ -93,4 +93,18 @@ def test_the_time_left_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.splitlines() == [
         "adding up: 300 of 1,000 rows, 1 min 10 s left",
         "adding up: 600 of 1,000 rows, 40 s left",
+    ]
+
+
+def test_a_long_count_says_where_it_is_and_leaves_json_to_the_result(capsys: pytest.CaptureFixture[str]) -> None:
+    for talk in (Speech(), Speech(json=True), Speech(quiet=True)):
+        seconds = [0.0]
+        with counting(talk, "checking", "rows", clock=lambda passed=seconds: passed[-1]) as tick:
+            for second in range(0, 70, 10):
+                seconds.append(float(second))
+                tick(10 * second, 1000)
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.splitlines() == [
+        "checking: 300 of 1,000 rows, 1 min 10 s left",
+        "checking: 600 of 1,000 rows, 40 s left",
     ]

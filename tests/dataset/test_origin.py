@@ -9,11 +9,12 @@ import pytest
 
 from mtembed import models
 from mtembed.config import RunConfig
+from mtembed.dataset.joint import joined
 from mtembed.dataset.manifest import Manifest
-from mtembed.dataset.origin import begin, noted
+from mtembed.dataset.origin import begin, carried_on, noted
 from mtembed.dataset.settings import resolve
 from mtembed.machine import Gpus
-from mtembed.notes import DecodedOnCpu, Note, PrecisionUnknown, ShardLost, Unfused, Unpinned, WorkerReady
+from mtembed.notes import DecodedOnCpu, Note, PrecisionUnknown, ShardLost, Traffic, Unfused, Unpinned, WorkerReady
 from mtembed.types import Weights
 from tests.test_notes import NOTES
 from tests.tools.manifests import manifest as made
@@ -58,6 +59,15 @@ def test_events_are_kept_each_once(manifest: Manifest) -> None:
     assert manifest.notes.unfused == ({"card": 0, "cause": "b"},)
     assert manifest.notes.decoded_on_cpu == ({"card": 1, "cause": "c"},)
     assert manifest.notes.precision_unknown == ({"cause": "d"},)
+
+
+def test_traffic_is_summed_up_over_starts_and_processes(manifest: Manifest) -> None:
+    part = Traffic(requests=7, again=1, bytes=1000, waited=2.0, blocked=0.5)
+    once = noted(manifest, part)
+    twice = carried_on(manifest, noted(once, part), shards={}, names=(), complete=False)
+    assert once.notes.network == part and twice.notes.network == part + part
+    assert joined([once, twice, manifest], "out").notes.network == part + part + part
+    assert joined([manifest], "out").notes.network is None
 
 
 @pytest.mark.parametrize("note", [note for note, *_ in NOTES], ids=lambda note: note.name)

@@ -21,8 +21,10 @@ import mtembed
 from mtembed.cli import app
 from mtembed.cli.report import view, write_page
 from mtembed.dataset.journal import HEAD, Journal, read_journal
+from mtembed.dataset.manifest import Notes
 from mtembed.dataset.timings import timing_table
 from mtembed.errors import OutputError, UsageError
+from mtembed.notes import Traffic
 from mtembed.report.busy import Spans, Work
 from mtembed.report.limit import find_limit
 from mtembed.report.page import page
@@ -255,6 +257,28 @@ def test_between_two_busy_crews_the_queue_decides() -> None:
     crews = {"decode": 2, "device": 1, "write": 1}
     assert find_limit(busy, ms | {"forward": 9.0}, crews, 300.0, 1.0, SETTINGS).stage == "forward"
     assert find_limit(busy, ms | {"decode": 9.0}, crews, 0.0, 15.0, SETTINGS).stage == "decode"
+
+
+@pytest.mark.parametrize(("blocked", "stage"), [(0.7, "network"), (0.1, "read")])
+def test_the_network_is_the_limit_where_reading_waits_for_it(tmp_path: Path, blocked: float, stage: str) -> None:
+    """40 cells are read in 0.8 s; of these decode workers waited for bytes, or did not."""
+    fetched = Traffic(requests=120, again=3, bytes=500_000_000, waited=1.5, blocked=blocked)
+    root = dataset(tmp_path, {"part_00001": steady(read=20.0)}, notes=Notes(network=fetched))
+    found = report(root)
+    assert found.limiting_stage == stage and found.network is not None
+    assert (found.network.requests, found.network.bytes) == (120, 500_000_000)
+    assert found.network.waiting == pytest.approx(blocked / 0.8 * 20 / 21 * found.crews["decode"].busy, abs=0.01)
+    assert found.evidence.startswith("The network limits the run" if stage == "network" else "Reading the shards")
+    assert ("waiting for bytes" in found.evidence) == (stage == "network")
+    words = " ".join(shown(found).split())
+    assert "Network" in words and "fetched 500 MB" in words and "120 requests, 3 of them again after 2 s" in words
+    timings = load(root)
+    assert "<h2>Network</h2>" in page(found, timings.cells, Work(timings))
+
+
+def test_without_a_network_nothing_is_said_of_one(tmp_path: Path) -> None:
+    source, found = page_of(tmp_path, steady(read=20.0))
+    assert found.network is None and "etwork" not in shown(found) and "<h2>Network" not in source
 
 
 def test_when_nobody_is_busy_the_report_says_so() -> None:

@@ -97,8 +97,8 @@ def test_from_a_server_that_fails_killed_and_started_again(archive: Path, tmp_pa
         arguments = ["fetch", *urls, "--output", str(tmp_path / "copy"), "--where", FEW]
         kill = {
             "kind": "parent",
-            "function": "os:replace",
-            "call": 7,
+            "function": "mtembed.dataset.result:ResultFolder.publish",
+            "call": 2,
             "action": "kill",
             "once": str(tmp_path / "once"),
         }

@@ -10,6 +10,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from mtembed.config import RunConfig
+from mtembed.run.plan import plan
+from mtembed.run.selected import chosen
 from mtembed.storage.spans import of_columns
 from tests.tools.commands import embeddings, leftovers, run
 from tests.tools.shards import default_cells, make_shard, write_metadata
@@ -71,6 +74,10 @@ def test_a_web_server(server: Server, web: Path, expected: dict[str, bytes], tmp
     assert server.sent <= 1.02 * (needed(web) + first_cell) + copy + tails, server.requests
     told = out + err + "".join(path.read_text() for path in output.iterdir() if path.is_file())
     assert "s3cr3t" not in told
+    fetched = json.loads((output / "manifest.json").read_text())["notes"]["network"]
+    assert (fetched["requests"], fetched["bytes"]) == (len(server.requests), server.sent) and fetched["blocked"] > 0
+    code, out, err = run(["report", str(output), "--json"])
+    assert json.loads(out)["network"]["bytes"] == server.sent
     asked = len(server.requests)
     code, _, err = run(command(output, *urls))
     assert code == 0 and "nothing to do" in err and len(server.requests) - asked < 20
@@ -86,6 +93,18 @@ def test_a_web_server_that_fails_all_the_time(server: Server, expected: dict[str
     code, _, err = run(command(tmp_path / "out", *urls))
     assert code == 0, err
     assert embeddings(tmp_path / "out") == expected
+
+
+def test_two_starts_add_up_and_a_measured_read_is_said_to_be_over_the_network(server: Server, tmp_path: Path) -> None:
+    urls = [server.url(f"{OWNER}/{NAME}/images/part_{i}.parquet") for i in range(2)]
+    code, _, err = run(command(tmp_path / "out", urls[0]))
+    assert code == 0, err
+    first = json.loads((tmp_path / "out/manifest.json").read_text())["notes"]["network"]
+    code, _, err = run([*command(tmp_path / "out", *urls), "--roofline"])
+    assert code == 0 and "cells/s, read over the network; mtembed report" in err, err
+    content = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert content["notes"]["network"]["requests"] > first["requests"] and content["roofline"]["over_network"]
+    assert "of images over the network." in run(["report", str(tmp_path / "out")])[1]
 
 
 @pytest.mark.parametrize("shards", ["", "/images", "/images/part_*.parquet", "/im*/part_[01].parquet"])
@@ -127,6 +146,17 @@ def test_addresses_that_lead_nowhere(server: Server, tmp_path: Path, shards: str
     code, _, err = run(command(tmp_path / "out", shards.format(url=server.url())))
     assert code == 2 and words in err and len(err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_selection_that_opens_many_shards_says_so(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mtembed.run.selected.MANY", 1)
+    urls = [server.url(f"{OWNER}/{NAME}/images/part_{i}.parquet") for i in range(2)]
+    options = {"model": "rcf", "fragment_size": 32, "bbox": (-180.0, -90.0, 180.0, 90.0)}
+    told: list[str] = []
+    assert not chosen(plan(RunConfig.of(urls, output=str(tmp_path / "out"), **options)), told.append).empty
+    assert told == ["opening up to 2 shards to see which hold a selected cell"]
 
 
 def test_a_shard_that_refuses_is_a_failed_shard(server: Server, tmp_path: Path) -> None:

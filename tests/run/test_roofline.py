@@ -33,6 +33,13 @@ def test_processes_add_up_and_one_that_was_not_measured_spoils_it() -> None:
     assert roof([MEASURED], None) is None
 
 
+def test_a_network_that_was_measured_is_said() -> None:
+    far = manifest(roofline=Roofline(ALONE, LIMITS, read_bytes_per_s=1e9, best=20.0, over_network=True))
+    found, near = roof([far], 10.0), roof([MEASURED], 10.0)
+    assert found is not None and "1.00 GB/s of images over the network." in found.sentence
+    assert near is not None and "network" not in near.sentence
+
+
 @pytest.fixture
 def shard(tmp_path: Path) -> Path:
     """Its first cell cannot be decoded, which does not disturb the measurement."""

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mtembed.errors import StorageError
+from mtembed.notes import Traffic
 from mtembed.storage import cache
 from mtembed.storage.address import Address
 from mtembed.storage.copies import local
@@ -21,7 +22,7 @@ from mtembed.storage.patience import Patience, persist
 from mtembed.storage.remote import RemoteParquet, footer_of
 from mtembed.storage.spans import merged
 from mtembed.storage.store import TryAgain
-from mtembed.storage.traffic import METER, Traffic
+from mtembed.storage.traffic import METER
 from tests.tools.web import Fault, Server, serving
 
 ROWS, BYTES = 6, 40_000
@@ -209,6 +210,7 @@ def test_what_was_asked_for_is_counted(server: Server) -> None:
     with RemoteParquet(address(server)) as file:
         file.read_row_group(0, ["b"])
     found = METER.taken()
+    assert 0.0 < found.blocked < 55.0
     assert (found.requests, found.again, found.waited) == (5, 2, 0.0) and found.requests == len(server.requests)
     assert found.bytes == server.sent and METER.taken() == Traffic()
 
