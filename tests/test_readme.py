@@ -28,7 +28,7 @@ from mtembed.config import RunConfig  # noqa: E402
 from mtembed.dataset import readme, rows  # noqa: E402
 from mtembed.models import weights  # noqa: E402
 from mtembed.models.check import check  # noqa: E402
-from mtembed.text import duration  # noqa: E402
+from mtembed.text import duration, size  # noqa: E402
 from tests.tools.commands import run  # noqa: E402
 
 CELLS_IN_A_SHARD = 500
@@ -126,6 +126,17 @@ def other_figures_table() -> str:
     return f"Cells/s, {where}:\n\n{table(heads, lines)}"
 
 
+def memory_table() -> str:
+    """From what ``bench/large.py`` wrote."""
+    content = json.loads((ROOT / "bench/results/large.json").read_text())
+    lines = [
+        (f"`mtembed {name}`" if " " not in name else name, size(one["anonymous_bytes"]), size(one["peak_bytes"]))
+        for name, one in content["commands"].items()
+    ]
+    what = f"{size(content['bytes_of_vectors'])} of vectors ({content['rows']:,} x {content['dim']}, float32)"
+    return f"{what}:\n\n{table(('command', 'memory of its own', 'with pages of mapped files'), lines)}"
+
+
 def commands_table() -> str:
     lines = [(f"`mtembed {'[run]' if name == 'run' else name}`", sentence) for name, sentence in COMMANDS.items()]
     return table(("command", "what it does"), lines)
@@ -134,6 +145,7 @@ def commands_table() -> str:
 TABLES = {
     "commands": commands_table, "models": models_table, "options": options_table, "columns": columns_table,
     "figures": figures_table, "other-figures": other_figures_table,
+    "memory": memory_table,
 }  # fmt: skip
 ELSEWHERE = {"other-figures": ROOT / "docs/models.md"}
 """Where tables are that the README has not."""
