@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from mtembed import __version__
 from mtembed.cluster.member import Bell, work
 from mtembed.config import RunConfig
+from mtembed.dataset.far import FarDataset
 from mtembed.dataset.ours import clear
 from mtembed.errors import MtembedError, UsageError, WorkerError
 from mtembed.report.status import Status, status_of
@@ -37,6 +38,7 @@ RETRIES = 10  # of a task whose machine was lost; others have taken over what it
 GRACE_S = 60.0  # from the bell to the end of the last process
 STOPPED = 130  # exit code of a process that left work undone when it was told to stop
 AGAIN = "run the same command again to go on"
+ELSEWHERE = "with --cluster give a folder that all machines see, or s3://BUCKET/FOLDER"
 NO_RAY = "--cluster ray needs ray: pip install 'mtembed[ray]'"
 
 
@@ -56,6 +58,8 @@ class ClusterRun:
     def execute(self) -> RunSummary:
         """Raises MtembedError: the first that a process named, or WorkerError where machines were lost and lost."""
         began, config, dataset = time.monotonic(), self._plan.config, self._plan.dataset
+        if isinstance(dataset, FarDataset) and not dataset.is_exclusive():
+            raise UsageError(f"{dataset.place} does not tell processes apart that take the same shard: {ELSEWHERE}")
         if config.fresh:
             with dataset.joined(config.lease):
                 dataset.require_alone()

@@ -199,11 +199,15 @@ class FarDataset(Dataset):
 
     # -- the processes that work here ---------------------------------------------------------------------------------
 
+    def is_exclusive(self) -> bool:
+        """Whether of processes on many machines exactly one can take a shard: tried, with a file that would be swept as
+        that of a dead process."""
+        return self.home.is_exclusive(f"{WORK}/process.{secrets.token_hex(4)}")
+
     @contextlib.contextmanager
     def joined(self, lease_s: float = LEASE_S) -> Iterator[None]:
         far = StoreBoard(self.home, WORK, min(LOOK_S, lease_s / (2 * BEATS)))
-        trial = f"{WORK}/process.{secrets.token_hex(4)}"  # left behind, it is swept as that of a dead process
-        self.board = far if self.home.is_exclusive(trial) else FolderBoard(self.work)
+        self.board = far if self.is_exclusive() else FolderBoard(self.work)
         with super().joined(lease_s):
             yield
 

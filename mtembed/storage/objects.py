@@ -64,16 +64,6 @@ class Objects:
             raise TryAgain("an answer of another length than was asked for")
         return content, head
 
-    def files(self, folder: Address) -> list[Address]:
-        import obstore
-
-        try:
-            prefix = folder.key.rstrip("/")
-            listed = [one["path"] for page in obstore.list(self._store, prefix or None) for one in page]
-        except Exception as error:
-            raise _explained(folder, error) from None
-        return [folder.below(path) for path in listed]
-
     def listed(self, folder: Address) -> dict[str, Listed]:
         import obstore
 
@@ -118,6 +108,16 @@ class Objects:
             return
         except Exception as error:
             raise _explained(address, error, "written") from None
+
+    def files(self, folder: Address) -> list[Address]:
+        import obstore
+
+        try:
+            prefix = folder.key.rstrip("/")
+            listed = [one["path"] for page in obstore.list(self._store, prefix or None) for one in page]
+        except Exception as error:
+            raise _explained(folder, error) from None
+        return [folder.below(path) for path in listed]
 
     def _told(self, address: Address) -> Head:
         import obstore

@@ -69,6 +69,12 @@ def test_a_deal_needs_no_claims(archive: Path, expected: dict[str, bytes], tmp_p
     assert [path.name for path in (tmp_path / "vectors").glob("manifest*")] == ["manifest.json"]
 
 
+def test_a_cluster_needs_claims(archive: Path, tmp_path: Path, cache: Path) -> None:
+    code, _, err = run(command(archive, f"local://{tmp_path}/vectors", "--cluster", "ray"))
+    assert code == 2 and "with --cluster give a folder that all machines see, or s3://" in err
+    assert len(err.splitlines()) == 1 and not (tmp_path / "vectors").exists()
+
+
 def test_the_hub(
     archive: Path, expected: dict[str, bytes], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,98 @@
+"""A dataset behind an address while it is made, seen from another machine; and a store that goes away for good."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.tools.bucket import writable
+from tests.tools.commands import embeddings, run, start, wait_for
+from tests.tools.remote import PLACE, bucket_served, here, there, times_put
+from tests.tools.shards import default_cells, make_shard
+from tests.tools.web import Handler, Server
+
+SHARDS, CELLS = 4, 3
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with bucket_served(tmp_path / "store", monkeypatch) as found:
+        yield found
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    cells = default_cells(SHARDS * CELLS)
+    for number in range(SHARDS):
+        make_shard(tmp_path / f"archive/images/part_{number}.parquet", cells[CELLS * number :][:CELLS], "S1RTC")
+    return tmp_path / "archive"
+
+
+@pytest.fixture
+def begun() -> Iterator[list[subprocess.Popen[str]]]:
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def command(archive: Path) -> list[str]:
+    small = ("--slots", "2", "--workers", "1", "--share-of-machine", "0.5")
+    return ["--model", "rcf", "--fragment-size", "32", *small, "--output", PLACE, str(archive)]
+
+
+def test_it_is_seen_from_another_machine(
+    server: Server, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: list[subprocess.Popen[str]]
+) -> None:
+    begun.append(start(command(archive)))
+    wait_for(lambda: times_put(server, "timings"), begun[0])
+    os.killpg(begun[0].pid, signal.SIGSTOP)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+    found = json.loads(run(["status", PLACE, "--json"])[1])
+    done = len(list((there(server) / "timings").iterdir()))
+    assert found["processes"] == 1 and not found["complete"] and found["cells"] == done * CELLS
+    code, out, err = run(["verify", PLACE, "--shards", str(archive)])
+    assert code == 0 and "a run is working here; finished parts are right" in out, out + err
+    code, out, err = run(["report", PLACE, "--json"])
+    assert code == 0 and json.loads(out.splitlines()[-1])["cells"] == done * CELLS, err
+    os.killpg(begun[0].pid, signal.SIGCONT)
+    out, err = begun[0].communicate(timeout=200)
+    assert begun[0].returncode == 0, out + err
+    assert json.loads((there(server) / "manifest.json").read_text())["complete"]
+
+
+def test_a_store_that_goes_away_is_one_sentence_and_nothing_is_lost(
+    server: Server, archive: Path, tmp_path: Path, begun: list[subprocess.Popen[str]]
+) -> None:
+    """Nothing is waited for again and again once it was waited for in vain."""
+
+    def away(handler: Handler) -> bool:
+        if "/embeddings/" in handler.path:
+            server.answer = gone
+        return server.answer(handler) if server.answer is gone else writable(handler)
+
+    def gone(handler: Handler) -> bool:
+        handler.reset()
+        return True
+
+    server.answer = away
+    code, out, err = run(command(archive), timeout=120)
+    assert code == 1 and "the connection broke off" in err and "run the same command again" in err, out + err
+    assert [path for path in here(tmp_path / "cache") if ".journal" in path.name] and not embeddings_there(server)
+    server.answer = writable
+    code, out, err = run(command(archive))
+    assert code == 0 and len(embeddings(there(server))) == SHARDS, out + err
+    assert f"{SHARDS * CELLS} of them now" not in out + err and here(tmp_path / "cache") == []
+
+
+def embeddings_there(server: Server) -> list[Path]:
+    return list((there(server) / "embeddings").glob("*"))
