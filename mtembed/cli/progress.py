@@ -50,7 +50,7 @@ def progress_facts(progress: Progress) -> dict[str, Any]:
         "queue": {"ready": progress.ready, "free_slots": progress.free, "slots": progress.slots},
         "worker_deaths": progress.deaths,
         "network": {
-            **asdict(progress.traffic),
+            **{name: round(value, 3) for name, value in asdict(progress.traffic).items()},
             "bytes_per_s": round(progress.fetched_per_s),
             "waiting": round(progress.waiting, 3),
         },
