@@ -14,17 +14,13 @@ from pathlib import Path
 from mtembed.dataset.atomic import is_file_name
 from mtembed.dataset.board import MOST_BYTES
 from mtembed.dataset.finding import PARTS, Name, listed, names_below
-<<<<<<< HEAD
 from mtembed.dataset.folder import FOLDERS, WORK
-=======
->>>>>>> network15
 from mtembed.errors import StorageError, UsageError
 from mtembed.storage import cache, writing
 from mtembed.storage.address import Address, is_address
 from mtembed.storage.copies import download, local
 from mtembed.storage.readers import THREADS, submit
 
-TIMINGS = "timings"  # the folder of a dataset that holds them
 Each = Callable[[Iterable[str]], Iterator[str]]
 """Stems of parts in, the same out: a part's files are there from its turn on until the next one's."""
 
@@ -53,7 +49,7 @@ def part_by_part(name: Name) -> Iterator[tuple[Path, Each]]:
     if not is_address(str(name)):
         yield Path(name), iter
         return
-    with _copied(Address.of(str(name)), later=(PARTS, TIMINGS)) as (root, files):
+    with _copied(Address.of(str(name)), later=FOLDERS) as (root, files):
         for path in files:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
@@ -93,7 +89,6 @@ def _copied(address: Address, later: tuple[str, ...]) -> Iterator[tuple[Path, di
     if not files:
         raise UsageError(f"nothing is behind {address}: check the address, and that it may be read")
     with _scratch(address) as root:
-<<<<<<< HEAD
         named = zip(files, names_below(address, files), strict=True)
         every = {root / name: file for file, name in named if ".." not in Path(name).parts}
         wanted = {path: file for path, file in every.items() if path.relative_to(root).parts[0] != WORK}
@@ -101,16 +96,10 @@ def _copied(address: Address, later: tuple[str, ...]) -> Iterator[tuple[Path, di
             _copy_work(address.above(0, WORK), root / WORK)
         waiting = {path: file for path, file in wanted.items() if path.relative_to(root).parts[0] in later}
         now = [one for one in wanted.items() if one[0] not in waiting]
-=======
-        wanted = [(file, name) for file, name in zip(files, names_below(address, files), strict=True) if _inside(name)]
->>>>>>> network15
         with ThreadPoolExecutor(THREADS) as pool:
-            for _ in pool.map(
-                lambda one: _link(one[0], root / one[1]),
-                [one for one in wanted if one[1].partition("/")[0] not in later],
-            ):
+            for _ in pool.map(lambda one: _link(*one), now):
                 pass
-        yield root, {root / name: file for file, name in wanted if name.partition("/")[0] in later}
+        yield root, waiting
 
 
 @contextmanager
@@ -125,7 +114,6 @@ def _scratch(address: Address) -> Iterator[Path]:
         yield Path(scratch.name) / address.name
 
 
-<<<<<<< HEAD
 def _copy_work(address: Address, work: Path) -> None:
     """Who is at work, in files that are as old as they are there: by that it is judged who still lives."""
     work.mkdir(parents=True)
@@ -139,20 +127,9 @@ def _copy_work(address: Address, work: Path) -> None:
 def _link(path: Path, file: Address) -> None:
     """A copy that stays in the cache; nothing where the file is not there."""
     with suppress(FileNotFoundError):
-=======
-def _inside(name: str) -> bool:
-    return ".." not in Path(name).parts
-
-
-def _link(file: Address, path: Path) -> None:
-    """Nothing where the file is not there."""
-    try:
->>>>>>> network15
         copy = local(file)
-    except FileNotFoundError:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    os.link(copy, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.link(copy, path)
 
 
 def _download(file: Address, path: Path) -> None:

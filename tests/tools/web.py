@@ -221,28 +221,6 @@ def _stamp(path: Path) -> str:
     return datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def container(handler: Handler) -> bool:
-    """The folder's own folders as containers of Azure: their lists, List Blobs; no last bytes of unknown size."""
-    asked = urlsplit(handler.path)
-    query = parse_qs(asked.query)
-    if handler.headers.get("Range", "").startswith("bytes=-"):
-        raise AssertionError("Azure does not answer this")
-    if query.get("comp") != ["list"]:
-        return False
-    root = handler.server.folder / asked.path.strip("/")
-    prefix = query.get("prefix", [""])[0]
-    keys = sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
-    blobs = "".join(
-        f"<Blob><Name>{escape(key)}</Name><Properties><Last-Modified>Sat, 28 Nov 2026 00:00:00 GMT</Last-Modified>"
-        f"<Content-Length>{(root / key).stat().st_size}</Content-Length><Content-Type>x/y</Content-Type>"
-        "<Etag>x</Etag></Properties></Blob>"
-        for key in keys
-        if key.startswith(prefix)
-    )
-    text = f"<EnumerationResults><Blobs>{blobs}</Blobs><NextMarker /></EnumerationResults>"
-    return handler.say(text.encode(), "application/xml")
-
-
 def hub(handler: Handler) -> bool:
     """The folder's own folders as datasets of Hugging Face: what is known of them, and their files."""
     path = unquote(urlsplit(handler.path).path)
