@@ -18,6 +18,7 @@ ADVICE = {
     "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_SKIP_SIGNATURE=true for a public bucket",
     "gs": "set GOOGLE_APPLICATION_CREDENTIALS, or GOOGLE_SKIP_SIGNATURE=true for a public bucket",
 }
+EXPIRED = "ExpiredToken"  # S3 says so with status 400
 AZURE = "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY"
 ENDPOINTS = (
     "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_ENDPOINT_URL_S3", "GOOGLE_BASE_URL", "AZURE_STORAGE_ENDPOINT",
@@ -165,6 +166,8 @@ def _explained(address: Address, error: Exception, doing: str = "read") -> Excep
     if isinstance(error, refused) or status in (401, 403):
         advice = ADVICE.get(address.scheme.rstrip("a"), AZURE)
         return StorageError(f"{address} cannot be {doing} (access is refused): {advice}")
+    if EXPIRED in str(error):
+        return StorageError(f"{address} cannot be {doing} (the credentials have expired): renew them and run it again")
     if status == 416:
         return NothingThere(f"{address} has fewer bytes than were asked for: check it")
     if 400 <= status < 500 and status not in (408, 429):

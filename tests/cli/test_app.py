@@ -92,7 +92,7 @@ def configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Parsed:
         (("--model", "rcf", "--limit", "2.5", "x"), "2.5 is not a whole number"),
         (("--model", "rcf", "--overlap", "nan", "x"), "give a number"),
         (("--model", "rcf", "--output"), "--output has no value"),
-        (("--model", "rcf", "--output", "s3://bucket/vectors", "x"), "is an address"),
+        (("--model", "rcf", "--output", "https://host/vectors", "x"), "takes no files"),
         (("verify", "--shards", "in", "out"), "put it before the options"),
         (("shard.parquet",), "ssl4eo-s1"),
     ],

@@ -136,6 +136,20 @@ def test_a_store_that_is_lost_is_not_waited_for_twice(server: Server, monkeypatc
     assert len(server.requests) == asked + 1
 
 
+def test_credentials_that_have_expired_are_named(server: Server) -> None:
+    """S3 answers them like a request that it does not understand."""
+
+    def expired(handler: Handler) -> bool:
+        return handler.say(
+            b"<Error><Code>ExpiredToken</Code><Message>old</Message></Error>", "application/xml", code=400
+        )
+
+    server.answer = expired
+    with pytest.raises(OutputError, match=r"cannot be written \(the credentials have expired\): renew them"):
+        Home(Address.of(PLACE)).put("manifest.json", b"{}")
+    assert len(server.requests) == 1
+
+
 def test_a_part_is_done_when_both_files_are_there(server: Server, tmp_path: Path) -> None:
     dataset = FarDataset(Address.of(PLACE))
     with dataset.joined():

@@ -1,4 +1,4 @@
-"""A dataset behind an address while it is made, seen from another machine; and a store that goes away for good."""
+"""A dataset behind an address while it is made: seen from another machine, in a retry, when the store goes away."""
 
 from __future__ import annotations
 
@@ -68,6 +68,22 @@ def test_it_is_seen_from_another_machine(
     out, err = begun[0].communicate(timeout=200)
     assert begun[0].returncode == 0, out + err
     assert json.loads((there(server) / "manifest.json").read_text())["complete"]
+
+
+def test_a_retry_that_is_killed_between_a_part_and_its_timings_goes_on(
+    server: Server, archive: Path, tmp_path: Path
+) -> None:
+    segfault = {"kind": "decode", "function": "mtembed.archive.cell:decode_cell", "row_group": 2, "action": "segfault"}
+    publish = "mtembed.dataset.far:FarDataset.publish"
+    assert run(command(archive), [segfault])[0] == 3
+    killed = {"kind": "finish", "function": publish, "call": 2, "action": "kill-group"}
+    assert run([*command(archive), "--retry-failed"], [killed])[0] == -signal.SIGKILL
+    code, out, err = run([*command(archive), "--retry-failed"])
+    assert code == 0, out + err
+    manifest = json.loads((there(server) / "manifest.json").read_text())
+    assert manifest["complete"] and manifest["totals"]["cells"] == SHARDS * CELLS and manifest["totals"]["failed"] == 0
+    code, out, err = run(["verify", PLACE, "--shards", str(archive)])
+    assert code == 0 and here(tmp_path / "cache") == [], out + err
 
 
 def test_a_store_that_goes_away_is_one_sentence_and_nothing_is_lost(

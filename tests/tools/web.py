@@ -141,9 +141,9 @@ class Handler(BaseHTTPRequestHandler):
         self.connection.close()
         self.close_connection = True
 
-    def say(self, content: bytes, kind: str, tag: str = "") -> bool:
+    def say(self, content: bytes, kind: str, tag: str = "", code: int = 200) -> bool:
         """A whole answer; True, as ``answer`` returns."""
-        self.send_response(200)
+        self.send_response(code)
         if tag:
             self.send_header("ETag", f'"{tag}"')
         self.send_header("Content-Type", kind)
