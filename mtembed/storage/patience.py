@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from mtembed.errors import StorageError
 from mtembed.storage.store import TryAgain
-from mtembed.storage.traffic import METER
+from mtembed.storage.traffic import METER, Meter
 
 T = TypeVar("T")
 
@@ -32,8 +32,15 @@ class Patience:
 PATIENCE = Patience()
 
 
-def persist(what: object, attempt: Callable[[], T], patience: Patience | None = None, *, doing: str = "read") -> T:
-    """What ``attempt`` returns, tried again whenever it raises TryAgain.
+def persist(
+    what: object,
+    attempt: Callable[[], T],
+    patience: Patience | None = None,
+    *,
+    doing: str = "read",
+    meter: Meter = METER,
+) -> T:
+    """What ``attempt`` returns, tried again whenever it raises TryAgain; ``meter`` counts the requests.
 
     Raises StorageError at the deadline, which says what was tried (``doing``).
     """
@@ -41,7 +48,7 @@ def persist(what: object, attempt: Callable[[], T], patience: Patience | None = 
     end, pause, tries = rules.clock() + rules.deadline, rules.first, 0
     while True:
         tries += 1
-        METER.count(requests=1, again=int(tries > 1))
+        meter.count(requests=1, again=int(tries > 1))
         try:
             return attempt()
         except TryAgain as error:
@@ -52,5 +59,5 @@ def persist(what: object, attempt: Callable[[], T], patience: Patience | None = 
             raise StorageError(
                 f"{what} cannot be {doing} ({why}; {tries} tries): check the connection, and run the same command again"
             ) from None
-        METER.count(waited=wait)
+        meter.count(waited=wait)
         rules.wait(wait)
