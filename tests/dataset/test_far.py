@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -180,6 +181,15 @@ def test_an_empty_file_and_an_empty_folder(server: Server) -> None:
     assert home.head("nothing") is None and home.read("nothing", 10) == b""
     with pytest.raises(StorageError, match="no such bucket"):
         writing.put(Address.of("s3://nowhere/a"), b"x")
+
+
+def test_a_file_is_put_whole_however_large(server: Server, tmp_path: Path) -> None:
+    content = random.Random(0).randbytes(12 << 20)  # more than one piece
+    (tmp_path / "large").write_bytes(content)
+    home = Home(Address.of(PLACE))
+    home.put("embeddings/large", tmp_path / "large")
+    assert (there(server) / "embeddings/large").read_bytes() == content
+    assert home.fetch("embeddings/large", tmp_path / "copy") and (tmp_path / "copy").read_bytes() == content
 
 
 def test_places_on_this_machine_are_folders(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -109,7 +110,9 @@ def assert_whole(archive: Path, server: Server, expected: dict[str, bytes]) -> N
 
 def cells_here(cache: Path) -> bool:
     """Whether a journal has more than its head."""
-    return any(path.stat().st_size > 1000 for path in here(cache) if ".journal" in path.name)
+    with contextlib.suppress(FileNotFoundError):  # a part was finished meanwhile
+        return any(path.stat().st_size > 1000 for path in here(cache) if ".journal" in path.name)
+    return False
 
 
 def columns_without_times(path: Path) -> dict[str, Any]:
@@ -336,15 +339,3 @@ def test_a_place_of_others_is_refused(server: Server, archive: Path) -> None:
 def test_places_that_take_no_dataset(archive: Path, place: str, words: str) -> None:
     code, _, err = run(command(archive, place))
     assert code == 2 and words in err and len(err.splitlines()) == 1
-
-
-def test_a_part_is_put_whole_however_large(server: Server, cache: Path, archive: Path) -> None:
-    from mtembed.dataset.home import Home
-    from mtembed.storage.address import Address
-
-    content = random.Random(0).randbytes(12 << 20)
-    (cache.parent / "large").write_bytes(content)
-    home = Home(Address.of(PLACE))
-    home.put("embeddings/large", cache.parent / "large")
-    assert (there(server) / "embeddings/large").read_bytes() == content
-    assert home.fetch("embeddings/large", cache.parent / "copy") and (cache.parent / "copy").read_bytes() == content

@@ -40,6 +40,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     *others, port, grpc = free_ports(len(names) + 2)
     words = [f"-{name}={number}" for name, number in zip(names, others, strict=True)]
     words += ["-s3", f"-s3.port={port}", f"-s3.port.grpc={grpc}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    words += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]  # else ports of its own choice
     folder = tmp_path / "weed"
     folder.mkdir()
     with (tmp_path / "weed.log").open("w") as log:
