@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,6 +89,22 @@ def test_what_is_not_finished_is_not_sent(server: Server, out: Path) -> None:
     assert not server.requests
     code, _, err = run(["push", str(out.parent), PLACE])
     assert code == 2 and "is not a dataset made by mtembed" in err
+
+
+def test_killed_between_two_commits_it_goes_on_after_the_last(server: Server, out: Path) -> None:
+    script = """
+import os, sys
+from mtembed.dataset import push
+push.BATCH_FILES = 2
+push.push(sys.argv[1], sys.argv[2], tick=lambda done, total: done and os._exit(9))
+"""
+    killed = subprocess.run([sys.executable, "-c", script, str(out), PLACE], capture_output=True, check=False)
+    first = files(server.folder / "somebody/vectors")
+    assert killed.returncode == 9 and len(first) == 2 and "manifest.json" not in first, killed.stderr
+    code, said, err = run(["push", str(out), PLACE, "--json"])
+    assert code == 0, said + err
+    assert json.loads(said.splitlines()[-1])["sent"] == len(files(out)) - 2
+    assert files(server.folder / "somebody/vectors") == files(out)
 
 
 def test_the_manifest_goes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from mtembed.dataset.board import FolderBoard
 from mtembed.dataset.claims import owners
 from mtembed.errors import UsageError
 from tests.tools.commands import embeddings, leftovers, run, start, wait_for
+from tests.tools.remote import PLACE, bucket_served, there, times_put
 from tests.tools.shards import default_cells, make_shard, write_metadata
 
 SHARDS, CELLS = 6, 3
@@ -42,21 +43,34 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """A head without a card, and two machines that have one."""
-    utils = pytest.importorskip("ray.cluster_utils", reason="ray is not installed")
+def expected(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The parts that one process makes."""
+    output = tmp_path_factory.mktemp("alone") / "out"
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MTEMBED_CPU_CARDS", "1")
+        code, _, err = run(command(archive, output, "--gpus", "0"))
+    assert code == 0, err
+    return embeddings(output)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A head without a card, two machines that have one, and a bucket for which all have the keys."""
+    utils = pytest.importorskip("ray.cluster_utils", reason="ray is not installed")
+    folder = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patch, bucket_served(folder, patch) as server:
         patch.setenv("MTEMBED_CPU_CARDS", "1")
         patch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
         head = {**MACHINE, "num_gpus": 0, "include_dashboard": False}
         made = utils.Cluster(initialize_head=True, head_node_args=head)
         patch.setenv("RAY_ADDRESS", made.address)
+        made.server = server
         made.machines = [made.add_node(**MACHINE) for _ in range(2)]
         yield made
         made.shutdown()
 
 
-def command(archive: Path, output: Path, *more: str) -> list[str]:
+def command(archive: Path, output: Path | str, *more: str) -> list[str]:
     return ["--model", "rcf", "--fragment-size", "32", "--output", str(output), *more, str(archive)]
 
 
@@ -67,9 +81,9 @@ def members(output: Path) -> set[str]:
         return set()
 
 
-def test_one_is_killed_one_is_added_and_the_bytes_are_the_same(cluster: Any, archive: Path, tmp_path: Path) -> None:
-    code, _, err = run(command(archive, tmp_path / "expected", "--gpus", "0"))
-    assert code == 0, err
+def test_one_is_killed_one_is_added_and_the_bytes_are_the_same(
+    cluster: Any, archive: Path, expected: dict[str, bytes], tmp_path: Path
+) -> None:
     process = start(command(archive, tmp_path / "out", "--cluster", "ray", "--lease", "5", "--json"))
     wait_for(lambda: len(members(tmp_path / "out")) == 2, process)
     cluster.remove_node(cluster.machines[0], allow_graceful=False)
@@ -78,7 +92,7 @@ def test_one_is_killed_one_is_added_and_the_bytes_are_the_same(cluster: Any, arc
     assert process.returncode == 0, out + err
     end = json.loads(out.splitlines()[-1])
     assert (end["event"], end["cells"], end["failed"]) == ("end", SHARDS * CELLS, 0)
-    assert embeddings(tmp_path / "out") == embeddings(tmp_path / "expected") and leftovers(tmp_path / "out") == []
+    assert embeddings(tmp_path / "out") == expected and leftovers(tmp_path / "out") == []
     code, out, err = run(["verify", str(tmp_path / "out"), "--shards", str(archive)])
     assert code == 0, out + err
 
@@ -93,6 +107,17 @@ def test_a_signal_drains_and_the_same_command_goes_on(cluster: Any, archive: Pat
     code, _, err = run(words)
     assert code == 0, err
     assert json.loads((tmp_path / "out/manifest.json").read_text())["complete"] and leftovers(tmp_path / "out") == []
+
+
+def test_machines_that_share_nothing_but_a_bucket(cluster: Any, archive: Path, expected: dict[str, bytes]) -> None:
+    code, out, err = run(command(archive, PLACE, "--cluster", "ray", "--json"))
+    assert code == 0, out + err
+    end = json.loads(out.splitlines()[-1])
+    assert (end["output"], end["cells"], end["failed"]) == (PLACE, SHARDS * CELLS, 0)
+    assert embeddings(there(cluster.server)) == expected and leftovers(there(cluster.server)) == []
+    assert set(times_put(cluster.server).values()) == {1}
+    code, out, err = run(["verify", PLACE, "--shards", str(archive)])
+    assert code == 0, out + err
 
 
 def test_what_a_process_cannot_do_is_one_sentence_with_its_machine(cluster: Any, archive: Path, tmp_path: Path) -> None:
