@@ -17,14 +17,15 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from mtembed.dataset.atomic import MOST_BYTES, is_file_name
 from mtembed.dataset.board import LOOK_S, FolderBoard, StoreBoard
 from mtembed.dataset.folder import MANIFEST_NAME, WORK, Dataset
 from mtembed.dataset.home import Home
-from mtembed.dataset.members import BEATS, LEASE_S, Beat, at_work
+from mtembed.dataset.members import BEATS, LEASE_S, Beat, at_work, steady_clock
 from mtembed.errors import OutputError
 from mtembed.storage import cache
 from mtembed.storage.address import Address, Place, place_of
@@ -42,7 +43,8 @@ class FarDataset(Dataset):
 
     def __init__(self, address: Address, index: int = 0, count: int = 1, process: str = "") -> None:
         mark = hashlib.sha256(str(address).rstrip("/").encode()).hexdigest()[:16]
-        super().__init__(cache.folder() / "outputs" / mark / (address.name or "dataset"), index, count, process)
+        name = address.name if is_file_name(address.name) else "dataset"
+        super().__init__(cache.folder() / "outputs" / mark / name, index, count, process)
         self.home = Home(address)
         self.board = self._watched = StoreBoard(self.home, WORK)
         self._files: dict[str, Listed] = {}  # there, as far as this process knows
@@ -81,6 +83,10 @@ class FarDataset(Dataset):
             for path in [path for path in super().manifests() if path.name not in there]:
                 path.unlink(missing_ok=True)
             for name in there:
+                if self._files[name].head.size > MOST_BYTES:
+                    raise OutputError(
+                        f"{name} of {self.place} has more than {MOST_BYTES} bytes: choose another --output"
+                    )
                 self._fetch(self.root / name)
         except OSError as error:
             raise OutputError(self.problem(error)) from error
@@ -94,8 +100,11 @@ class FarDataset(Dataset):
             self._files[self._name(path)] = Listed(head, 0.0)
 
     def manifests(self) -> list[Path]:
-        self._known()
-        return super().manifests()
+        paths = sorted(self.root / name for name in self._known() if MANIFEST_NAME.fullmatch(name))
+        for path in paths:
+            if not path.exists():  # put away by another process, which only looked
+                self._fetch(path)
+        return [path for path in paths if path.exists()]
 
     def done_stems(self) -> set[str]:
         names = [name.removesuffix(".parquet").partition("/") for name in self._known() if name.endswith(".parquet")]
@@ -176,8 +185,8 @@ class FarDataset(Dataset):
         super().write(path, text)
         self._files[name], self._copies[name] = Listed(head, time.time()), (head, _mark(path))
 
-    def publish(self, scratch: Path, path: Path) -> None:
-        self.home.put(self._name(path), scratch)
+    def publish(self, scratch: Path, path: Path, require: Callable[[], None] = lambda: None) -> None:
+        self.home.put(self._name(path), scratch, require)
         for copy in (scratch, path):
             copy.unlink(missing_ok=True)
 
@@ -206,7 +215,7 @@ class FarDataset(Dataset):
 
     @contextlib.contextmanager
     def joined(self, lease_s: float = LEASE_S) -> Iterator[None]:
-        far = StoreBoard(self.home, WORK, min(LOOK_S, lease_s / (2 * BEATS)))
+        far = StoreBoard(self.home, WORK, min(LOOK_S, lease_s / (2 * BEATS)), steady_clock)
         self.board = far if self.is_exclusive() else FolderBoard(self.work)
         with super().joined(lease_s):
             yield

@@ -197,8 +197,9 @@ class Dataset:
             os.fsync(file.fileno())
         rename_whole(scratch, path)
 
-    def publish(self, scratch: Path, path: Path) -> None:
-        """Give a file that is written and synced its final name, for good.  Raises OSError."""
+    def publish(self, scratch: Path, path: Path, require: Callable[[], None] = lambda: None) -> None:
+        """Give a file that is written and synced its final name, unless ``require`` raises.  Raises OSError."""
+        require()
         scratch.replace(path)
         sync(path.parent)
 
@@ -279,8 +280,7 @@ class Dataset:
             rename_whole(scratch, mine)
 
     def sweep(self) -> None:
-        """Take away what processes left that are dead, or were found silent for a lease; what is safe of their parts
-        stays.  Raises OSError."""
+        """Take away what dead and silent processes left; what is safe of their parts stays.  Raises OSError."""
         for name in self.members.others():
             if (state := self.members.state(name)) is not State.LIVING:
                 dead = state is State.DEAD
@@ -297,10 +297,8 @@ class Dataset:
         self.sweep()
 
     def _sweep_after(self, name: str, keep: Callable[[str], bool]) -> None:
-        """Journals of a process that are not to be kept are removed, with whatever else it was writing.
-
-        Those that are kept lose its name, but where it may come back and go on writing into them.
-        """
+        """Journals of a process that are not to be kept are removed, with whatever else it was writing; those that are
+        kept lose its name, but where it may come back and go on writing into them."""
         certain = name == self.process or self.members.state(name) is State.DEAD
         scratch = re.compile(rf"unfinished-{name}-[0-9a-f]{{16}}\.tmp")
         for path in [path for path in self.work.iterdir() if scratch.fullmatch(path.name)]:
@@ -320,10 +318,12 @@ class Dataset:
         return self._members.others() if self._members else []
 
     def require_alone(self, else_: str = "--fresh removes nothing beside it") -> None:
-        """Raises LockedError that names who else is at work here, with what follows from that."""
+        """Raises LockedError that names who else is at work here, with what follows; what is asked for later is new."""
+        self.board.look()
         for beat in self.members.living():
             who = beat.name if beat else "another process"
             raise LockedError(f"the output folder {self.place.name} is in use by {who}: {else_}")
+        self.look()
 
     def problem(self, error: OSError) -> str:
         """One sentence with the next step for an error of the folder."""

@@ -21,6 +21,7 @@ from mtembed.storage.readers import in_order
 from mtembed.storage.store import Head, Listed, NotExclusive
 
 T = TypeVar("T")
+ELSEWHERE = frozenset(("", ".", ".."))  # parts of a path that do not lead down
 
 
 @dataclass(slots=True)
@@ -35,8 +36,9 @@ class Home:
         return self.address.below("/".join((self.address.key.strip("/"), name)).lstrip("/"))
 
     def listed(self, folder: str = "") -> dict[str, Listed]:
-        """All files, or those below a folder, by their path below it."""
-        return self._tell(lambda: writing.listed(self.at(folder) if folder else self.address, self._patience()))
+        """All files, or those below a folder, by their path below it; no marks of folders, no paths elsewhere."""
+        found = self._tell(lambda: writing.listed(self.at(folder) if folder else self.address, self._patience()))
+        return {name: one for name, one in found.items() if not ELSEWHERE.intersection(name.split("/"))}
 
     def head(self, name: str) -> Head | None:
         """A file as it is now, if it is there."""
@@ -55,9 +57,10 @@ class Home:
             return False
         return True
 
-    def put(self, name: str, content: bytes | Path) -> str:
-        """A file, in the place of any that was there.  Returns its tag."""
-        return self._tell(lambda: writing.put(self.at(name), content, self._patience()))
+    def put(self, name: str, content: bytes | Path, require: Callable[[], None] = lambda: None) -> str:
+        """A file, in the place of any that was there; ``require`` raises where that must not be any more, and is asked
+        before each try.  Returns its tag."""
+        return self._tell(lambda: writing.put(self.at(name), content, self._patience(), require))
 
     def create(self, name: str, content: bytes) -> bool:
         """A file, if there was none; whether it is ours."""

@@ -31,7 +31,7 @@ from mtembed.dataset.timings import read_timings, write_timings
 from mtembed.errors import CellError, OutputError, PartError, PartTaken, SettingsError
 from mtembed.geo.footprint import footprints
 from mtembed.parquet import UNREADABLE, first_line
-from mtembed.storage.address import Place
+from mtembed.storage.address import Address, Place
 from mtembed.types import CellRecord, CellTiming, MapShape, PartInfo, ShardFacts
 
 PART_KEY = b"mtembed"
@@ -80,14 +80,21 @@ class UnfinishedPart:
             "shard": info.name, "settings": job.settings_id, "bytes": mark.size, "rows": mark.rows,
             "footer_sha256": mark.footer_sha256,
         }  # fmt: skip
+        self.journal = self._journal(identity)
+        self.retry = retry
+
+    def _journal(self, identity: dict[str, Any]) -> Journal:
+        path = self.dataset.journal(self.info.stem)
         try:
-            self.journal = Journal(self.dataset.journal(info.stem), identity)
+            return Journal(path, identity)
         except ValueError as error:
+            if isinstance(self.job.place, Address):  # another machine has started over there
+                path.unlink()
+                return Journal(path, identity)
             raise SettingsError(
-                f"the unfinished part {info.stem} was made from something else: {error}; "
+                f"the unfinished part {self.info.stem} was made from something else: {error}; "
                 "use another --output, or start over with --fresh"
             ) from error
-        self.retry = retry
 
     def done(self) -> set[int | None]:
         """Row groups that need no more work."""
@@ -96,11 +103,13 @@ class UnfinishedPart:
         return kept | set(self.journal.entries)
 
     def all_timings(self) -> list[CellTiming]:
-        """One per row group, the journal's before an earlier one's, in row-group order."""
+        """One per row group, in row-group order; the journal's before an earlier one's, unless that cell has rows:
+        what was left here may be older than a part that another machine made."""
         timings = dict(self.earlier.timings) if self.earlier else {}
         if self.journal.entries and None not in self.journal.entries:
             timings.pop(None, None)  # the shard could not be opened then and could be now
-        timings |= {row: entry.timing for row, entry in self.journal.entries.items()}
+        kept = {row for row, timing in timings.items() if timing.status == "ok"}
+        timings |= {row: entry.timing for row, entry in self.journal.entries.items() if row not in kept}
         return [timings[row] for row in sorted(timings, key=lambda row: -1 if row is None else row)]
 
     def append(self, record: CellRecord | None, timing: CellTiming, vectors: npt.NDArray[np.float32] | None) -> None:
@@ -151,8 +160,7 @@ class UnfinishedPart:
         facts = dataclasses.replace(facts, timings_sha256=sha256_of(timings_scratch))
         for source, target in ((scratch, final), (timings_scratch, timings_final)):
             sync(source)
-            self._require_claim()
-            self.dataset.publish(source, target)
+            self.dataset.publish(source, target, self._require_claim)
         self.journal.remove()
         return facts
 

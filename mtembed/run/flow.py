@@ -224,7 +224,9 @@ class Flow:
             self.to_finish.append(FinishTask(part.info, self.work.retry, message.write_ms, part.remade))
 
     def _part_finished(self, task: Task, message: PartFinished) -> None:
-        part = self.parts.open.pop(message.key[0])
+        part = self.parts.open.pop(message.key[0], None)
+        if part is None:
+            return  # another process has taken it over meanwhile, and finds it done
         self.restarts.progressed()
         self.progress.shards_done += 1
         self.progress.failed_shards += bool(part.error)
@@ -297,6 +299,7 @@ class Flow:
         if not part.opened:
             self.lanes[part.lane].promised -= len(part.cells)
         self.lanes.forget(shard)
+        self.to_finish = deque(task for task in self.to_finish if task.part.shard != shard)
         self.cells = {key: state for key, state in self.cells.items() if key[0] != shard}
         for task in self.crews["write"].drop(shard):
             self.forget(task)

@@ -196,6 +196,9 @@ def finisher(name: str, job: Job, send: Callable[[Any], None]) -> Service:
     work: WriteJob = job.work
 
     def finish(task: FinishTask) -> PartFinished:
+        dataset, stem = work.dataset(), task.part.stem
+        if not dataset.part(stem).exists():  # another finisher may have died after it was put
+            dataset.bring(stem)
         part = UnfinishedPart(work, task.part, task.retry)
         return PartFinished(task.key, part.finish(task.write_ms, remade=task.remade))
 

@@ -14,6 +14,8 @@ from mtembed.storage.store import Head, Listed, Missing, NotExclusive, TryAgain
 VERSIONS = ("ETag", "etag", "blob_id", "md5", "checksum", "mtime", "created", "LastModified", "last_modified")
 """Keys under which file systems tell a file's version."""
 
+AGAIN = (408, 409, 412, 429)  # the hub says 409 and 412 where another commit was taken meanwhile
+
 
 class Filesystem:
     """One file system of fsspec."""
@@ -135,7 +137,7 @@ class Filesystem:
                 raise StorageError(f"{address} cannot be {doing} (access is refused): {self._advice}") from None
             if status == 404:
                 raise Missing(str(address)) from None
-            if 400 <= status < 500 and status not in (408, 429):
+            if 400 <= status < 500 and status not in AGAIN:
                 raise StorageError(f"{address} cannot be {doing} (status {status}): check the address") from None
             after = getattr(getattr(error, "response", None), "headers", {}).get("Retry-After", "")
             wait = float(after) if after.isdigit() else None

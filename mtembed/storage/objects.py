@@ -19,6 +19,7 @@ ADVICE = {
     "gs": "set GOOGLE_APPLICATION_CREDENTIALS, or GOOGLE_SKIP_SIGNATURE=true for a public bucket",
 }
 EXPIRED = "ExpiredToken"  # S3 says so with status 400
+SLOW = "RequestTimeout"  # and this: the connection was idle, as after a pause of this machine
 AZURE = "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY"
 ENDPOINTS = (
     "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_ENDPOINT_URL_S3", "GOOGLE_BASE_URL", "AZURE_STORAGE_ENDPOINT",
@@ -168,6 +169,13 @@ def _explained(address: Address, error: Exception, doing: str = "read") -> Excep
         return StorageError(f"{address} cannot be {doing} (access is refused): {advice}")
     if EXPIRED in str(error):
         return StorageError(f"{address} cannot be {doing} (the credentials have expired): renew them and run it again")
+    if isinstance(error, exceptions.InvalidPathError):
+        return StorageError(
+            f"{address} cannot be {doing} (a name there has an empty part, .. or a control character): "
+            "remove that file, or choose another address"
+        )
+    if SLOW in str(error):
+        return TryAgain("the connection was idle")
     if status == 416:
         return NothingThere(f"{address} has fewer bytes than were asked for: check it")
     if 400 <= status < 500 and status not in (408, 429):

@@ -31,6 +31,10 @@ AHEAD_BYTES = 1 << 28  # that may be read, or be under way, before somebody asks
 BUFFER_BYTES = 4 << 20  # read at a time from a column chunk that is too large for that
 
 
+class Replaced(StorageError):
+    """A file is another one than it was."""
+
+
 @dataclass(frozen=True, slots=True)
 class Footer:
     """A file's version, its footer, and the footer's sha256."""
@@ -76,7 +80,7 @@ def read(address: Address, head: Head, span: Span) -> bytes:
         raise StorageError(f"{address} was removed while it was read: start again with --retry-failed") from None
     METER.count(bytes=len(content))
     if now != head:
-        raise StorageError(f"{address} was replaced while it was read: start again with --retry-failed")
+        raise Replaced(f"{address} was replaced while it was read: start again with --retry-failed")
     return content
 
 

@@ -28,12 +28,20 @@ def listed(folder: Address, patience: Patience = WRITING) -> dict[str, Listed]:
         return {}
 
 
-def put(address: Address, content: bytes | Path, patience: Patience = WRITING) -> str:
-    """A file, in the place of any that was there.  Returns its tag.  Raises StorageError."""
+def put(
+    address: Address, content: bytes | Path, patience: Patience = WRITING, require: Callable[[], None] = lambda: None
+) -> str:
+    """A file, in the place of any that was there.  ``require`` raises where it must not be put any more: it is asked
+    before each try, as a machine may sleep between two.  Returns its tag.  Raises StorageError."""
+
+    def attempt() -> str:
+        require()
+        return writable(address).put(address, content)
+
     length = content.stat().st_size if isinstance(content, Path) else len(content)
     enough = replace(patience, deadline=patience.deadline + length / SLOWEST)
     try:
-        return _persist(address, lambda: writable(address).put(address, content), enough, "written")
+        return _persist(address, attempt, enough, "written")
     except Missing:
         raise _nowhere(address) from None
 

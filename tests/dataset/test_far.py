@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,9 +17,12 @@ from mtembed.dataset.far import FarDataset, dataset_of
 from mtembed.dataset.folder import WORK, Dataset
 from mtembed.dataset.home import Home
 from mtembed.dataset.members import Members, State, at_work
-from mtembed.errors import OutputError, StorageError
+from mtembed.errors import LockedError, OutputError, PartTaken, StorageError
 from mtembed.storage import writing
 from mtembed.storage.address import Address
+from mtembed.storage.copies import local
+from mtembed.storage.filesystem import Filesystem
+from mtembed.storage.store import Head, Listed, TryAgain
 from tests.tools.bucket import writable
 from tests.tools.remote import PLACE, bucket_served, here, there
 from tests.tools.web import Fault, Handler, Server
@@ -195,3 +199,132 @@ def test_a_file_is_put_whole_however_large(server: Server, tmp_path: Path) -> No
 def test_places_on_this_machine_are_folders(tmp_path: Path) -> None:
     assert isinstance(dataset_of(f"file://{tmp_path}"), Dataset) and dataset_of(f"file://{tmp_path}").root == tmp_path
     assert not isinstance(dataset_of(str(tmp_path)), FarDataset)
+
+
+def test_an_overtaken_machine_does_not_try_again(server: Server) -> None:
+    """It may have slept between two tries, and another one has made the part meanwhile."""
+    server.fail_next([Fault("reset")])
+    asked: list[int] = []
+
+    def require() -> None:
+        asked.append(1)
+        if len(asked) > 1:
+            raise PartTaken("another process has taken it over")
+
+    home = Home(Address.of(PLACE))
+    with pytest.raises(PartTaken):
+        home.put("embeddings/a.parquet", b"mine", require)
+    assert home.head("embeddings/a.parquet") is None
+
+
+def test_a_file_that_is_replaced_while_it_is_copied_is_copied_again(server: Server, tmp_path: Path) -> None:
+    """As a manifest is, every few seconds, by each machine at work."""
+    there(server).mkdir(parents=True)
+    manifest = there(server) / "manifest.json"
+    manifest.write_text("old")
+    replaced = iter(["newer", "newest"])
+
+    def busy(handler: Handler) -> bool:
+        whole = not handler.headers["Range"].startswith("bytes=-")
+        if whole and (content := next(replaced, "")):
+            manifest.write_text(content)
+        return writable(handler)
+
+    server.answer = busy
+    assert Home(Address.of(PLACE)).fetch("manifest.json", tmp_path / "copy")
+    assert (tmp_path / "copy").read_text() == "newest" == local(Address.of(f"{PLACE}/manifest.json")).read_text()
+
+
+def test_who_is_alone_sees_what_others_left_until_now(server: Server) -> None:
+    dataset = FarDataset(Address.of(PLACE))
+    with dataset.joined():
+        dataset.look()
+        for kind in ("embeddings", "timings"):
+            dataset.home.put(f"{kind}/a.parquet", b"another process made it")
+        dataset.require_alone()
+        assert dataset.done_stems() == {"a"}
+
+
+def test_who_came_just_now_is_not_overlooked(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Members, "living", lambda self: iter([None] * len(self.others())))
+    dataset = FarDataset(Address.of(PLACE))
+    with dataset.joined():
+        assert dataset.members.others() == []
+        dataset.home.put(f"{WORK}/process.0a0b0c0d", b"{}")
+        with pytest.raises(LockedError):
+            dataset.require_alone()
+
+
+def test_a_list_is_as_old_as_by_the_clock_of_the_leases(server: Server) -> None:
+    """Also after this machine slept: others are not silent because the list is of yesterday."""
+    dataset = FarDataset(Address.of(PLACE))
+    with dataset.joined():
+        assert isinstance(dataset.board, StoreBoard) and dataset.board.clock is dataset.members.clock
+
+
+def test_a_connection_that_was_idle_is_tried_again(server: Server) -> None:
+    """S3 says so with a status of requests that are wrong."""
+    slow = iter([b"<Error><Code>RequestTimeout</Code><Message>not read from or written to</Message></Error>"])
+
+    def idle(handler: Handler) -> bool:
+        content = next(slow, None)
+        return writable(handler) if content is None else handler.say(content, "application/xml", code=400)
+
+    server.answer = idle
+    home = Home(Address.of(PLACE))
+    home.put("a", b"x")
+    assert home.read("a", 1) == b"x"
+
+
+@pytest.mark.parametrize("status", [409, 412])
+def test_a_commit_that_met_another_one_is_tried_again(status: int) -> None:
+    def call() -> None:
+        error = OSError("conflict")
+        error.response = SimpleNamespace(status_code=status, headers={})  # type: ignore[attr-defined]
+        raise error
+
+    with pytest.raises(TryAgain):
+        Filesystem("local")._told(Address.of("local:///a"), call, "written")
+
+
+@pytest.mark.parametrize("key", ["vectors/", "vectors//a", "vectors/../a"])
+def test_keys_that_no_path_can_have(server: Server, key: str) -> None:
+    """A mark of a folder, as the console of S3 leaves one, is no file; any other is told at once."""
+
+    def marked(handler: Handler) -> bool:
+        known = "<Size>0</Size><ETag>x</ETag><LastModified>2026-01-01T00:00:00Z</LastModified>"
+        text = f"<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>{key}</Key>{known}</Contents>"
+        return handler.say(f"{text}</ListBucketResult>".encode(), "application/xml")
+
+    server.answer = marked
+    if key == "vectors/":
+        assert FarDataset(Address.of(PLACE)).visible() == []
+        return
+    with pytest.raises(OutputError, match="a name there has an empty part"):
+        FarDataset(Address.of(PLACE)).look()
+    assert len(server.requests) == 1
+
+
+def test_names_that_lead_elsewhere_are_no_files(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {f"{kind}/../../../../x.parquet": Listed(Head(1, "a"), 0.0) for kind in ("embeddings", "timings")}
+    monkeypatch.setattr(writing, "listed", lambda *_: found)
+    assert FarDataset(Address.of(PLACE)).done_stems() == set()
+    assert FarDataset(Address.of("local:///a/..")).root.name == "dataset"
+
+
+def test_a_manifest_that_is_far_too_large_is_not_fetched(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "listed", lambda *_: {"manifest.json": Listed(Head(1 << 40, "a"), 0.0)})
+    with pytest.raises(OutputError, match=r"manifest.json of s3://bucket/vectors has more than"):
+        FarDataset(Address.of(PLACE)).look()
+    assert not server.requests
+
+
+def test_who_only_looks_takes_nothing_away_from_others(server: Server) -> None:
+    Home(Address.of(PLACE)).put("manifest.json", b"{}")
+    one, two = FarDataset(Address.of(PLACE)), FarDataset(Address.of(PLACE))
+    one.look()
+    two.look()
+    two.put_away()
+    assert [path.read_text() for path in one.manifests()] == ["{}"]

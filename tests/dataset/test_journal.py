@@ -15,8 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mtembed.dataset.folder import Dataset
 from mtembed.dataset.journal import Journal
-from mtembed.types import CellRecord, CellTiming, Georeference
+from mtembed.dataset.part import UnfinishedPart, WriteJob
+from mtembed.types import CellRecord, CellTiming, Fingerprint, Georeference, PartInfo
 
 IDENTITY = {"shard": "part_00001.parquet", "rows": 7}
 
@@ -118,3 +120,21 @@ def test_a_full_disk_leaves_a_whole_journal(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j", {})
     assert list(journal.entries) == list(range(rows))
     journal.close()
+
+
+def test_a_cell_that_a_part_has_did_not_fail_though_an_older_journal_says_so(tmp_path: Path) -> None:
+    """A machine was lost with it, another one made the part, the first comes back to try failed cells again."""
+    dataset = Dataset(tmp_path)
+    dataset.create()
+    dataset.work.mkdir()
+    job = WriteJob(tmp_path, dataset.board, 0, 1, "", 8, "float32", False, "settings")
+    info = PartInfo(0, "part_0.parquet", "part_0", Fingerprint())
+    made = UnfinishedPart(job, info, False)
+    made.append(record(0), CellTiming(info.name, 0), np.ones((3, 8), np.float32))
+    made.append(None, CellTiming(info.name, 1, status="failed", stage="decode", error="odd"), None)
+    made.close()
+    UnfinishedPart(job, info, False).finish({})
+    older = UnfinishedPart(job, info, True)
+    older.append(None, CellTiming(info.name, 0, status="failed", stage="read", error="the network was down"), None)
+    facts = older.finish({})
+    assert (facts.cells, facts.failed, facts.embeddings) == (1, 1, 3)

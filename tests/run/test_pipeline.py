@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtembed.errors import WorkerError
-from tests.tools.simulation import Simulation, Trouble
+from mtembed.messages import FinishTask, PartFinished
+from mtembed.types import Fingerprint, PartInfo
+from tests.tools.simulation import Simulation, Trouble, facts
 
 CELL_STAGES = ("decode", "embed", "append")
 PART_STAGES = ("open part", "close part", "finish")
@@ -94,3 +96,15 @@ def test_a_writer_that_dies_of_everything_loses_the_part_and_not_the_run(stage: 
         assert simulation.lost == {"part_0.parquet"}
     else:
         assert simulation.finished[0] == (frozenset(), frozenset({0, 1, 2}))
+
+
+def test_a_part_that_is_finished_after_it_was_taken_over_is_nobodys_loss() -> None:
+    """Its files are there, and whoever has taken it over finds them; nor is it finished again from here."""
+    flow = Simulation([1], Trouble(), 0).pipeline.flow
+    part = flow.parts.add(PartInfo(0, "part_0.parquet", "part_0", Fingerprint()), (), "", 0, 1)
+    flow.lanes[0].promised = 0
+    flow.to_finish.append(FinishTask(part.info, False, {}))
+    flow.give_up(0)
+    assert not flow.to_finish
+    flow._part_finished(FinishTask(part.info, False, {}), PartFinished((0, None), facts("part_0.parquet", 0, 0)))
+    assert list(flow.theirs) == [0] and flow.progress.shards_done == 0

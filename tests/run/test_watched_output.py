@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,3 +113,47 @@ def test_a_store_that_goes_away_is_one_sentence_and_nothing_is_lost(
 
 def embeddings_there(server: Server) -> list[Path]:
     return list((there(server) / "embeddings").glob("*"))
+
+
+AFTER_ALL = {"kind": "finish", "function": "mtembed.run.channel:Channel.send", "call": 2, "action": "kill"}
+BETWEEN = {"kind": "finish", "function": "mtembed.dataset.far:FarDataset.publish", "call": 2, "action": "kill"}
+
+
+@pytest.mark.parametrize("fault", [AFTER_ALL, BETWEEN])
+@pytest.mark.parametrize("retry", [False, True])
+def test_a_finisher_that_dies_after_a_part_was_put_costs_no_row(
+    server: Server, archive: Path, tmp_path: Path, fault: dict[str, Any], retry: bool
+) -> None:
+    """The next one finds the part where it is now, and what of it is not in the journal."""
+    segfault = {"kind": "decode", "function": "mtembed.archive.cell:decode_cell", "row_group": 2, "action": "segfault"}
+    words = command(archive)
+    if retry:
+        assert run(words, [segfault])[0] == 3
+        words.append("--retry-failed")
+    code, out, err = run(words, [{**fault, "once": str(tmp_path / "once")}])
+    assert code == 0 and (tmp_path / "once").exists(), out + err
+    manifest = json.loads((there(server) / "manifest.json").read_text())
+    assert manifest["complete"] and manifest["totals"]["cells"] == SHARDS * CELLS and manifest["totals"]["failed"] == 0
+    code, out, err = run(["verify", PLACE, "--shards", str(archive)])
+    assert code == 0 and here(tmp_path / "cache") == [], out + err
+
+
+def test_what_was_left_here_does_not_hinder_a_dataset_that_was_begun_anew_elsewhere(
+    server: Server, archive: Path, tmp_path: Path, begun: list[subprocess.Popen[str]]
+) -> None:
+    begun.append(start(command(archive)))
+    wait_for(lambda: journals(tmp_path / "cache"), begun[0])
+    os.killpg(begun[0].pid, signal.SIGKILL)
+    begun[0].communicate()
+    assert journals(tmp_path / "cache")
+    for path in [path for path in there(server).rglob("*.*") if path.is_file() and ".mtembed" not in path.parts]:
+        path.unlink()
+    code, out, err = run([*command(archive), "--dtype", "float16"])
+    assert code == 0, out + err
+    code, out, err = run(["verify", PLACE, "--shards", str(archive)])
+    assert code == 0 and here(tmp_path / "cache") == [], out + err
+
+
+def journals(cache: Path) -> list[Path]:
+    """Those that have a cell."""
+    return [path for path in here(cache) if ".journal" in path.name and path.stat().st_size > 1000]
