@@ -19,6 +19,7 @@ from mtembed.notes import Note
 from mtembed.types import CrewSizes, Roofline, ShardFacts
 
 Change = Callable[[Manifest], Manifest]
+SELDOM = 20.0  # saving takes one in so many seconds at most: nothing is dealt meanwhile
 MOST_STARTS = 1000  # whose times are kept
 FAILURE = ("shard", "row_group", "grid_cell", "product_id", "stage", "error")
 """Fields of a timing that make a line of ``failures.jsonl``."""
@@ -38,6 +39,7 @@ class RunRecord:
         self._changes: list[Change] = []
         self._own: dict[str, ShardFacts] = {}
         self._written: tuple[int, int] = (0, 0)
+        self._took = 0.0  # seconds, for the last manifest
         self._worked_until = self._saved = clock()
 
     @property
@@ -69,11 +71,14 @@ class RunRecord:
         self._change(lambda m: noted(m, note))
 
     def save_if_due(self) -> None:
-        """The manifest, when the last one is so old that it is time for another."""
-        if self._clock() - self._saved > self.dataset.save_s:
+        """The manifest, when the last one is so old that it is time for another: the more seldom the longer it takes,
+        with waiting for the others."""
+        began = self._clock()
+        if began - self._saved > max(self.dataset.save_s, SELDOM * self._took):
             self._worked()
             with self.dataset.joining():
                 self._write(self._joined())
+            self._took = self._clock() - began
 
     def close(self, complete: bool, worked: bool, seen: Collection[str]) -> None:
         """Manifest, list of failures and card as they stand at the end, however it came; ``worked``: cells were
@@ -111,13 +116,18 @@ class RunRecord:
 
 
 def write_manifest(dataset: Dataset, manifest: Manifest) -> Manifest:
-    """The manifest as it is written: its parts in order, with their sums.  Raises OSError."""
+    """Returns the manifest as it is written.  Raises OSError."""
+    written = summed(manifest)
+    dataset.write(dataset.manifest_path, as_text(written.sealed()))
+    return written
+
+
+def summed(manifest: Manifest) -> Manifest:
+    """The manifest as it is written: its parts in order, with their sums."""
     shards, seconds = dict(sorted(manifest.shards.items())), manifest.seconds
     sums = totals(shards)
     rate = round(sums.cells / seconds, 4) if seconds else manifest.cells_per_s
-    written = dataclasses.replace(manifest, shards=shards, totals=sums, cells_per_s=rate)
-    dataset.write(dataset.manifest_path, as_text(written.sealed()))
-    return written
+    return dataclasses.replace(manifest, shards=shards, totals=sums, cells_per_s=rate)
 
 
 def found_parts(
@@ -137,14 +147,15 @@ def found_parts(
 def finish(
     dataset: Dataset, manifest: Manifest, complete: bool, seen: Collection[str], write: Callable[[Manifest], Manifest]
 ) -> Manifest:
-    """Write manifest, list of failures and card, of the parts that are there; complete only if nobody is at work on
-    one and all shards that any process was given have one, but those ``seen`` to need none.  Raises OSError."""
+    """Write list of failures, card and manifest, of the parts that are there; complete only if nobody is at work on
+    one and all shards that any process was given have one, but those ``seen`` to need none.  The manifest goes last:
+    killed before that, the run has not come to its end, and the next start does this again.  Raises OSError."""
     done = dataset.done_stems()
     lost = tuple(event for event in manifest.notes.lost_shards if Path(str(event["shard"])).stem not in done)
     others = {stem for stem, owner in owners(dataset.board, "claim").items() if owner != dataset.process}
     limited = manifest.settings.limit is not None
     missing = {name for name in manifest.input or () if name not in seen and Path(name).stem not in done}
-    written = write(
+    end = summed(
         dataclasses.replace(
             manifest,
             shards=found_parts(dataset, manifest.shards, manifest.input),
@@ -152,9 +163,9 @@ def finish(
             complete=complete and not others and (limited or not missing),
         )
     )
-    dataset.write(dataset.failures_path, failures(dataset, written))
-    dataset.write(dataset.card_path, readme.render(written))
-    return written
+    dataset.write(dataset.failures_path, failures(dataset, end))
+    dataset.write(dataset.card_path, readme.render(end))
+    return write(end)
 
 
 def failures(dataset: Dataset, manifest: Manifest) -> str:

@@ -84,7 +84,7 @@ class Run:
         plan.dataset.create()
         if left.shards:
             self._embed(plan, settings, layout, left)
-        elif not plan.dataset.has(plan.dataset.failures_path):
+        elif not (plan.earlier and plan.earlier.complete and plan.dataset.has(plan.dataset.failures_path)):
             self.record.close(complete=True, worked=False, seen=plan.names)
         return self._summary(time.monotonic() - began)
 

@@ -139,7 +139,8 @@ def beginning(plan: Plan, settings: Settings, left: Remaining) -> Manifest:
         names = tuple(dict.fromkeys((*(earlier.input or () if earlier else ()), *mine)))
     known = {**(earlier.shards if earlier else {}), **left.kept}
     shards = found_parts(plan.dataset, {stem: known[stem] for stem in known.keys() - {*left.damaged}}, ())
-    return carried_on(first, earlier, shards=shards, names=names, complete=not left.shards)
+    still = bool(earlier and earlier.complete) and not left.shards  # else that is found at the end
+    return carried_on(first, earlier, shards=shards, names=names, complete=still)
 
 
 def _check_unchanged(path: Place, then: Fingerprint) -> None:

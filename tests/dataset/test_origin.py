@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mtembed import models
 from mtembed.config import RunConfig
+from mtembed.dataset.folder import Dataset
 from mtembed.dataset.joint import joined
 from mtembed.dataset.manifest import Manifest
 from mtembed.dataset.origin import begin, carried_on, noted
+from mtembed.dataset.record import RunRecord
 from mtembed.dataset.settings import resolve
 from mtembed.machine import Gpus
 from mtembed.notes import DecodedOnCpu, Note, PrecisionUnknown, ShardLost, Traffic, Unfused, Unpinned, WorkerReady
@@ -80,3 +84,27 @@ def test_a_shard_is_lost_once_however_often_it_is_told() -> None:
     lost = ShardLost("a.parquet", "write", "killed")
     twice = noted(noted(made(), lost), replace(lost))
     assert twice.as_json()["notes"]["lost_shards"] == [lost.as_json()]
+
+
+def test_the_more_others_save_the_more_seldom_does_each(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A turn that is waited for is time in which nothing is dealt."""
+    now, dataset = [0.0], Dataset(tmp_path / "out")
+    record = RunRecord(dataset, clock=lambda: now[0])
+    saved: list[float] = []
+    with dataset.joined():
+        dataset.create()
+        record.begin(manifest)
+        joining = dataset.joining
+
+        def slow() -> AbstractContextManager[None]:
+            saved.append(now[0])
+            now[0] += 11.0
+            return joining()
+
+        monkeypatch.setattr(dataset, "joining", slow)
+        while now[0] < 3600.0:
+            now[0] += 1.0
+            record.save_if_due()
+    assert saved[0] == 31.0 and 10 < len(saved) <= 3600 // (20 * 11) + 1

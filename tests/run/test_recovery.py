@@ -82,8 +82,9 @@ def test_one_start_survives_the_death_of_a_worker(
 
 PARENT_POINTS: list[tuple[str, dict[str, Any]]] = [
     ("first manifest", {"kind": "parent", "function": "os:replace", "call": 1}),
-    ("last manifest", {"kind": "parent", "function": "os:replace", "call": 2}),
-    ("failures", {"kind": "parent", "function": "os:replace", "call": 3}),
+    ("failures", {"kind": "parent", "function": "os:replace", "call": 2}),
+    ("card", {"kind": "parent", "function": "os:replace", "call": 3}),
+    ("last manifest", {"kind": "parent", "function": "os:replace", "call": 4}),
     ("unlocking", {"kind": "parent", "function": "os:unlink", "call": 1}),
     ("group, in a rename", {"kind": "finish", "function": "os:replace", "call": 2, "action": "kill-group"}),
     ("group, in a frame", {"kind": "write", "function": "os:writev", "call": 6, "action": "kill-group"}),
@@ -99,6 +100,20 @@ def test_the_next_start_finishes_after_the_death_of_the_parent(
     assert process.returncode == -signal.SIGKILL
     assert workers_of(process.pid) == {}
     assert_finished(archive, tmp_path / "out", expected)
+
+
+@pytest.mark.parametrize("call", [2, 3, 4])
+def test_the_end_of_a_run_that_was_cut_off_is_written_again(archive: Path, tmp_path: Path, call: int) -> None:
+    """Manifest, list of failures and card are of one time, though nothing is left to be embedded."""
+    output = tmp_path / "out"
+    assert run(command(archive / "images/part_0.parquet", output))[0] == 0
+    segfault = {"kind": "decode", "function": "mtembed.archive.cell:decode_cell", "row_group": 2, "action": "segfault"}
+    killed = {**KILL, "kind": "parent", "function": "mtembed.dataset.folder:Dataset.write", "call": call}
+    assert run(command(archive, output), [segfault, killed])[0] == -signal.SIGKILL
+    code, _, err = run(command(archive, output))
+    assert code == 3 and "nothing to do" in err
+    code, out, err = run(["verify", str(output), "--shards", str(archive)])
+    assert code == 0 and "README.md" not in out + err, out + err
 
 
 @pytest.mark.parametrize("seed", [1, 2])
