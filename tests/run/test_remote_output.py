@@ -82,16 +82,6 @@ def server(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         yield found
 
 
-@pytest.fixture
-def begun() -> Iterator[list[subprocess.Popen[str]]]:
-    processes: list[subprocess.Popen[str]] = []
-    yield processes
-    for process in processes:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
 def finished(archive: Path, output: str, *more: str) -> str:
     code, out, err = run(command(archive, output, *more))
     assert code == 0, out + err

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -47,17 +46,6 @@ def expected(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     code, _, err = run(command(archive, output))
     assert code == 0, err
     return embeddings(output)
-
-
-@pytest.fixture
-def begun() -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes that a test starts; none outlives it."""
-    processes: list[subprocess.Popen[str]] = []
-    yield processes
-    for process in processes:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
 
 
 def ended(process: subprocess.Popen[str]) -> str:

@@ -36,16 +36,6 @@ def archive(tmp_path: Path) -> Path:
     return tmp_path / "archive"
 
 
-@pytest.fixture
-def begun() -> Iterator[list[subprocess.Popen[str]]]:
-    processes: list[subprocess.Popen[str]] = []
-    yield processes
-    for process in processes:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
 def command(archive: Path) -> list[str]:
     small = ("--slots", "2", "--workers", "1", "--share-of-machine", "0.5")
     return ["--model", "rcf", "--fragment-size", "32", *small, "--output", PLACE, str(archive)]
